@@ -1,0 +1,128 @@
+"""Configuration: `default.yaml` < a file of differences < `key=value` on the command line."""
+
+import difflib
+import os
+
+import yaml
+
+from models.errors import UserError
+
+_DEFAULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "default.yaml")
+
+
+class Config:
+    """Settings as attributes: `config.lora.rank`; `to_dict()` gives the plain dict."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __getattr__(self, name):
+        try:
+            value = self._values[name]
+        except KeyError:
+            raise AttributeError(f"no config key {name!r}") from None
+        return Config(value) if isinstance(value, dict) else value
+
+    def to_dict(self):
+        return self._values
+
+
+def load_config(path=None, overrides=()):
+    """The merged settings.
+
+    Args:
+        path: YAML file of differences from `configs/default.yaml`, or None.
+        overrides: strings 'section.key=value', the value in YAML.
+
+    Raises:
+        UserError: no such file, bad YAML, an unknown key (the nearest known one is named), or
+            a value of another type than the default's.
+    """
+    values = _read_yaml(_DEFAULTS)
+    if path is not None:
+        _merge(values, _read_yaml(path), path)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise UserError(f"{override!r} is not of the form key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"{override!r}: the value is not YAML") from None
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        _merge(values, value, "command line")
+    return Config(values)
+
+
+def format_config(config):
+    """The settings as YAML text."""
+    return yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def differences(saved, current, sections):
+    """'key: saved value, current value' for each setting of these sections that differs."""
+    found = []
+
+    def walk(a, b, prefix):
+        for key in sorted(set(a) | set(b)):
+            x, y = a.get(key), b.get(key)
+            if isinstance(x, dict) and isinstance(y, dict):
+                walk(x, y, f"{prefix}{key}.")
+            elif x != y:
+                found.append(f"{prefix}{key}: {x!r} when trained, {y!r} now")
+
+    for section in sections:
+        walk({section: saved.get(section)}, {section: current.get(section)}, "")
+    return found
+
+
+def _read_yaml(path):
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            values = yaml.safe_load(file)
+    except OSError as error:
+        raise UserError(f"cannot read the config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is not valid: it must be a list of 'key: value' lines")
+    return values
+
+
+def _merge(values, changes, source, prefix=""):
+    for key, value in changes.items():
+        name = f"{prefix}{key}"
+        if key not in values:
+            near = difflib.get_close_matches(str(key), list(values), n=1, cutoff=0)
+            raise UserError(f"{source}: unknown config key {name!r}; "
+                            f"did you mean {prefix}{near[0]}?")
+        default = values[key]
+        if isinstance(default, dict):
+            if not isinstance(value, dict):
+                raise UserError(f"{source}: {name} is a section; set one of its keys: "
+                                f"{', '.join(f'{name}.{k}' for k in default)}")
+            _merge(default, value, source, f"{name}.")
+        else:
+            values[key] = _checked(name, value, default, source)
+
+
+def _checked(name, value, default, source):
+    """The value, if its type is the default's; a key whose default is null takes any."""
+    if default is None or value is None and isinstance(default, str):
+        return value
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, float) and isinstance(value, str):
+        try:  # YAML reads 2e-4 (without a point) as text
+            return float(value)
+        except ValueError:
+            pass
+    if type(value) is not type(default):
+        raise UserError(f"{source}: {name} must be a {type(default).__name__} like "
+                        f"{default!r}, not {value!r}")
+    if isinstance(default, list) and default and isinstance(default[0], float):
+        return [_checked(f"{name}[{i}]", v, default[0], source) for i, v in enumerate(value)]
+    return value

@@ -1,0 +1,229 @@
+"""Reads the challenge's class, image and label lists and its folders as they are.
+
+`classes.txt` has a line `Prefix_name label` a class: the prefix is the domain, underscores
+are spaces. `train.txt` and label files have a line `path label` an image. Byte-order marks,
+CRLF line ends, blank lines and spaces in names and paths are accepted.
+"""
+
+import os
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from models.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+
+
+class ClassName(NamedTuple):
+    """A class as `classes.txt` names it: 'Animal_polar_bear' -> ('Animal', 'polar bear')."""
+
+    domain: str
+    name: str
+
+
+class Sample(NamedTuple):
+    """An image file and its label."""
+
+    path: str
+    label: int
+
+
+def read_classes(path):
+    """The classes by label.
+
+    Returns:
+        list of `ClassName`; the index is the label.
+
+    Raises:
+        UserError: a bad row, a label or name given twice, or labels that are not 0 … C-1.
+    """
+    by_label = {}
+    for where, text, label in _rows(path, "Prefix_name label"):
+        domain, _, name = text.partition("_")
+        if not name:
+            domain, name = "", text
+        if label in by_label:
+            raise UserError(f"{where}: label {label} is already {by_label[label].name!r}; "
+                            "each class needs a label of its own")
+        by_label[label] = ClassName(domain, name.replace("_", " "))
+    if sorted(by_label) != list(range(len(by_label))):
+        gap = next(label for label in range(len(by_label)) if label not in by_label)
+        raise UserError(f"{path}: labels must be 0 to {len(by_label) - 1}; {gap} is missing")
+    if len(set(by_label.values())) < len(by_label):
+        raise UserError(f"{path}: a class is listed twice; remove one of its lines")
+    return [by_label[label] for label in range(len(by_label))]
+
+
+def read_samples(path, folders, n_classes):
+    """The images of a list with their labels.
+
+    Args:
+        path: file with a line `image label` an image.
+        folders: where a relative image path may start, in this order.
+        n_classes: labels must be below it.
+
+    Returns:
+        list of `Sample` in the file's order, each with the path of a file that exists.
+
+    Raises:
+        UserError: a bad row, a label outside the class list, an image that is nowhere.
+    """
+    samples = []
+    for where, text, label in _rows(path, "path label"):
+        if not 0 <= label < n_classes:
+            raise UserError(f"{where}: label {label} is outside the class list "
+                            f"(0 to {n_classes - 1})")
+        samples.append(Sample(_find_image(text, folders, where), label))
+    return samples
+
+
+class Challenge(NamedTuple):
+    """A data set in the challenge's layout.
+
+    Attributes:
+        classes: list of `ClassName` by label.
+        base: int array, the labels with training images, ascending.
+        new: int array, the others.
+        train: list of `Sample`, the shots to train on; labels as in `classes`.
+        held_back: list of `Sample`, the other training images.
+    """
+
+    classes: list
+    base: np.ndarray
+    new: np.ndarray
+    train: list
+    held_back: list
+
+
+def load_challenge(settings, seed):
+    """Read a data set and choose its shots.
+
+    Args:
+        settings: the config's section `data`.
+        seed: chooses the shots.
+
+    Returns:
+        `Challenge`.
+
+    Raises:
+        UserError: see `read_classes` and `read_samples`; or data.shots is below 1.
+    """
+    if settings.shots < 1:
+        raise UserError(f"data.shots is {settings.shots}; it must be at least 1")
+    classes = read_classes(os.path.join(settings.root, settings.classes))
+    folders = training_folders(settings.root)
+    samples = read_samples(os.path.join(settings.root, settings.train_list), folders,
+                           len(classes))
+    if settings.shots_file is None:
+        train, held_back = choose_shots(samples, settings.shots, seed)
+    else:
+        train = read_samples(settings.shots_file, folders, len(classes))
+        held_back = [s for s in samples if s not in set(train)]
+    base = np.unique([s.label for s in train])
+    return Challenge(classes, base, np.setdiff1d(np.arange(len(classes)), base), train,
+                     held_back)
+
+
+def read_labels(path, n_classes):
+    """{file name: label} of a label file for test images; errors as in `read_samples`."""
+    labels = {}
+    for where, text, label in _rows(path, "image label"):
+        if not 0 <= label < n_classes:
+            raise UserError(f"{where}: label {label} is outside the class list "
+                            f"(0 to {n_classes - 1})")
+        labels[os.path.basename(text)] = label
+    return labels
+
+
+def training_folders(root):
+    """Where the paths of `train.txt` may start: entries of the challenge use all of these.
+
+    'Dataset/TrainSet/TrainSet/…' starts beside the data folder, 'TrainSet/…' in it, and
+    'Animal/…' in its TrainSet; and the TrainSet may lie in another one, as the challenge's
+    archive unpacks it.
+    """
+    return [os.path.normpath(os.path.join(root, part)) for part in (
+        "", "..", "TrainSet", os.path.join("TrainSet", "TrainSet"), ".")] + ["."]
+
+
+def list_images(folder):
+    """Paths of the images in a folder in natural order (image_2 before image_10).
+
+    Raises:
+        UserError: no such folder, or no image in it.
+    """
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise UserError(f"cannot read the image folder {folder}: {error.strerror}") from error
+    images = [n for n in names if n.lower().endswith(IMAGE_SUFFIXES)]
+    if not images:
+        raise UserError(f"no images in {folder} ({', '.join(IMAGE_SUFFIXES)})")
+    return [os.path.join(folder, name) for name in sorted(images, key=natural_key)]
+
+
+def natural_key(name):
+    """Sort key with numbers by value; ties by the name itself."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(p), "") if p.isdigit() else (-1, p) for p in parts], name
+
+
+def choose_shots(samples, shots, seed):
+    """`shots` images of each class, chosen by seed.
+
+    Args:
+        samples: list of `Sample`.
+        shots: images a class; a class with fewer keeps all.
+        seed: int; the choice depends on it and on each class's own images alone.
+
+    Returns:
+        (chosen, held_back): two lists of `Sample`, by label, then in the list's order.
+    """
+    by_label = {}
+    for sample in samples:
+        by_label.setdefault(sample.label, []).append(sample)
+    chosen, held_back = [], []
+    for label, group in sorted(by_label.items()):
+        picks = set(np.random.RandomState([seed, label]).permutation(len(group))[:shots])
+        for i, sample in enumerate(group):
+            (chosen if i in picks else held_back).append(sample)
+    return chosen, held_back
+
+
+def _rows(path, form):
+    """(where, text, label) of each line that is not blank."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            lines = file.read().splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; see the README for the layout "
+                        "of the data") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        text, _, label = line.strip().rpartition(" ")
+        if not text.strip() or not re.fullmatch(r"[0-9]{1,9}", label):
+            raise UserError(f"{path}, line {number}: {line.strip()!r} is not of the form "
+                            f"'{form}'")
+        rows.append((f"{path}, line {number}", text.strip(), int(label)))
+    if not rows:
+        raise UserError(f"{path} is empty; it needs lines '{form}'")
+    return rows
+
+
+def _find_image(name, folders, where):
+    for folder in folders:
+        candidates = [name]
+        # The archive unpacks to TrainSet/TrainSet, which only some lists write out.
+        if name.startswith("TrainSet/"):
+            candidates += ["TrainSet/" + name, name[len("TrainSet/"):]]
+        for candidate in candidates:
+            path = os.path.join(folder, candidate)
+            if os.path.isfile(path):
+                return path
+    raise UserError(f"{where}: no image {name}; looked in {', '.join(dict.fromkeys(folders))}")

@@ -1,0 +1,49 @@
+"""What predictions are worth: accuracies, their harmonic mean, and how well scores separate."""
+
+import numpy as np
+
+
+def accuracy(rankings, labels, k=1):
+    """Share of images whose label is among the first k.
+
+    Args:
+        rankings: int array (N, K), classes by likelihood.
+        labels: int array (N,).
+
+    Returns:
+        float in [0, 1]; NaN for no images.
+    """
+    if len(labels) == 0:
+        return float("nan")
+    return float((np.asarray(rankings)[:, :k] == np.asarray(labels)[:, None]).any(axis=1).mean())
+
+
+def harmonic_mean(a, b):
+    """2ab / (a + b), 0 where both are 0."""
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def auroc(scores, positive):
+    """Area under the ROC curve: the chance that a positive scores above a negative.
+
+    Args:
+        scores: float array (N,), higher for positives.
+        positive: bool array (N,).
+
+    Returns:
+        float in [0, 1], ties counting half; NaN without positives or negatives.
+    """
+    positives, negatives = np.sort(scores[positive]), np.sort(scores[~positive])
+    if not len(positives) or not len(negatives):
+        return float("nan")
+    below = np.searchsorted(negatives, positives, side="left")
+    not_above = np.searchsorted(negatives, positives, side="right")
+    return float((below + not_above).mean() / 2 / len(negatives))
+
+
+def fpr_at_recall(scores, positive, recall=0.95):
+    """Share of negatives at or above the score that a share `recall` of the positives reaches."""
+    if positive.all() or not positive.any():
+        return float("nan")
+    threshold = np.quantile(scores[positive], 1 - recall, method="lower")
+    return float((scores[~positive] >= threshold).mean())

@@ -1,0 +1,1 @@
+"""The parts of the method; each module is one of them."""

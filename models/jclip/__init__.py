@@ -1,0 +1,60 @@
+"""CLIP in Jittor with jclip's API.
+
+    from models import jclip
+
+    model, preprocess = jclip.load("ViT-B-32.pkl")
+    image = preprocess(Image.open("photo.jpg")).unsqueeze(0)
+    logits_per_image, logits_per_text = model(image, jclip.tokenize(["a dog", "a cat"]))
+"""
+
+import os
+
+from models import runtime
+from models.errors import UserError
+from models.jclip.tokenizer import tokenize
+
+__all__ = ["available_models", "load", "tokenize"]
+
+# OpenAI's names, and the files in which the challenge's users keep them.
+_FILES = {"ViT-B/32": "ViT-B-32.pkl", "ViT-B/16": "ViT-B-16.pkl", "ViT-L/14": "ViT-L-14.pkl",
+          "ViT-L/14@336px": "ViT-L-14-336px.pkl"}
+
+
+def available_models():
+    """The names that `load` takes beside paths."""
+    return list(_FILES)
+
+
+def load(name_or_path):
+    """A CLIP and its preprocessing.
+
+    Args:
+        name_or_path: a `.pkl` state dict with OpenAI's names, or a name of
+            `available_models()`, whose file is then looked for in the working directory.
+
+    Returns:
+        (model, preprocess): `models.jclip.model.CLIP` in float32, and a callable that turns a
+        PIL image into a Var (3, S, S).
+
+    Raises:
+        UserError: no such file; a file that is no CLIP, or whose names and shapes do not fit.
+    """
+    runtime.prepare()  # the imports below are the first ones of Jittor
+    from models.jclip import weights
+    from models.jclip.model import CLIP, sizes_of
+    from models.jclip.preprocess import Preprocess
+
+    path = _FILES.get(name_or_path, name_or_path)
+    if not os.path.isfile(path):
+        raise UserError(f"no weights at {path}; put the .pkl file there, or name another "
+                        f"(known models: {', '.join(_FILES)})")
+    state = weights.read_state(path)
+    try:
+        sizes = sizes_of(state)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} holds no CLIP with a ViT image encoder ({error})") from error
+    model = CLIP(sizes)
+    parameters = dict(model.named_parameters())
+    weights.check_state(path, state, {n: p.shape for n, p in parameters.items()})
+    model.load_state_dict(state)
+    return model, Preprocess(sizes.image_size)

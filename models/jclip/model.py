@@ -1,0 +1,229 @@
+"""CLIP (Radford et al. 2021, arXiv 2103.00020) in Jittor, with OpenAI's parameter names.
+
+Every size is read from the weights by `sizes_of`: width, depth, heads, patch, image size,
+context length, vocabulary and embedding may be anything.
+"""
+
+import math
+from typing import NamedTuple
+
+import jittor as jt
+import numpy as np
+from jittor import nn
+
+# OpenAI's models all have 64 channels a head; the weights do not tell the number of heads.
+HEAD_WIDTH = 64
+
+
+class TowerSizes(NamedTuple):
+    """One transformer: channels, blocks, attention heads."""
+
+    width: int
+    layers: int
+    heads: int
+
+
+class CLIPSizes(NamedTuple):
+    """Everything that decides the shapes of a CLIP's weights."""
+
+    vision: TowerSizes
+    image_size: int
+    patch_size: int
+    text: TowerSizes
+    context_length: int
+    vocab_size: int
+    embed_dim: int
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the last axis, in two passes: exact where the mean is large."""
+
+    def __init__(self, width):
+        self.weight = jt.ones((width,))
+        self.bias = jt.zeros((width,))
+
+    def execute(self, x):
+        centred = x - x.mean(dim=-1, keepdims=True)
+        variance = (centred * centred).mean(dim=-1, keepdims=True)
+        return centred * (self.weight / jt.sqrt(variance + 1e-5)) + self.bias
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; q, k and v come from one product, as in OpenAI's weights."""
+
+    def __init__(self, width, heads):
+        self.heads = heads
+        self.in_delta = None  # models.lora puts its low-rank layers here: q, k, v …
+        self.out_delta = None  # … and o
+        self.in_proj_weight = jt.zeros((3 * width, width))
+        self.in_proj_bias = jt.zeros((3 * width,))
+        self.out_proj = nn.Linear(width, width)
+
+    def execute(self, x, mask=None):
+        B, L, D = x.shape
+        H, d = self.heads, D // self.heads
+        qkv = nn.matmul_transpose(x, self.in_proj_weight) + self.in_proj_bias
+        if self.in_delta is not None:
+            qkv = qkv + self.in_delta(x)
+        qkv = qkv.reshape(B, L, 3, H, d).permute(2, 0, 3, 1, 4)  # (B, L, 3D) -> (3, B, H, L, d)
+        q, k, v = (qkv[i].reshape(B * H, L, d) for i in range(3))
+        scores = nn.bmm_transpose(q * d ** -0.5, k)  # (B*H, L, L)
+        if mask is not None:
+            scores = scores + mask
+        mixed = nn.bmm(nn.softmax(scores, dim=-1), v)  # (B*H, L, d)
+        mixed = mixed.reshape(B, H, L, d).permute(0, 2, 1, 3).reshape(B, L, D)
+        if self.out_delta is not None:
+            return self.out_proj(mixed) + self.out_delta(mixed)
+        return self.out_proj(mixed)
+
+
+class MLP(nn.Module):
+    """The feed-forward half of a block, with OpenAI's QuickGELU."""
+
+    def __init__(self, width, hidden):
+        self.c_fc = nn.Linear(width, hidden)
+        self.c_proj = nn.Linear(hidden, width)
+
+    def execute(self, x):
+        x = self.c_fc(x)
+        return self.c_proj(x * jt.sigmoid(1.702 * x))
+
+
+class Block(nn.Module):
+    """Pre-norm residual attention block."""
+
+    def __init__(self, width, heads):
+        self.attn = Attention(width, heads)
+        self.ln_1 = LayerNorm(width)
+        self.mlp = MLP(width, 4 * width)
+        self.ln_2 = LayerNorm(width)
+
+    def execute(self, x, mask=None):
+        x = x + self.attn(self.ln_1(x), mask)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks over (B, L, D)."""
+
+    def __init__(self, sizes):
+        self.resblocks = nn.ModuleList([Block(sizes.width, sizes.heads)
+                                        for _ in range(sizes.layers)])
+
+    def execute(self, x, mask=None):
+        for block in self.resblocks:
+            x = block(x, mask)
+        return x
+
+
+class VisionTransformer(nn.Module):
+    """Image encoder: (B, 3, S, S) -> (B, D)."""
+
+    def __init__(self, sizes):
+        width = sizes.vision.width
+        n_patches = (sizes.image_size // sizes.patch_size) ** 2
+        self.conv1 = nn.Conv2d(3, width, sizes.patch_size, stride=sizes.patch_size, bias=False)
+        self.class_embedding = jt.zeros((width,))
+        self.positional_embedding = jt.zeros((n_patches + 1, width))
+        self.ln_pre = LayerNorm(width)
+        self.transformer = Transformer(sizes.vision)
+        self.ln_post = LayerNorm(width)
+        self.proj = jt.zeros((width, sizes.embed_dim))
+
+    def execute(self, images):
+        x = self.conv1(images)
+        B, W = x.shape[:2]
+        x = x.reshape(B, W, -1).permute(0, 2, 1)  # (B, W, g, g) -> (B, g*g, W)
+        first = self.class_embedding.broadcast((B, 1, W))
+        x = jt.concat([first, x], dim=1) + self.positional_embedding  # (B, 1 + g*g, W)
+        x = self.transformer(self.ln_pre(x))
+        return jt.matmul(self.ln_post(x[:, 0]), self.proj)  # (B, 1 + g*g, W) -> (B, D)
+
+
+class CLIP(nn.Module):
+    """Image and text encoders into one space.
+
+    Attributes:
+        sizes: `CLIPSizes` of these weights.
+        logit_scale: Var (1,), the natural logarithm of the factor on cosine similarities.
+    """
+
+    def __init__(self, sizes):
+        self.sizes = sizes
+        self.visual = VisionTransformer(sizes)
+        self.transformer = Transformer(sizes.text)
+        self.token_embedding = nn.Embedding(sizes.vocab_size, sizes.text.width)
+        self.positional_embedding = jt.zeros((sizes.context_length, sizes.text.width))
+        self.ln_final = LayerNorm(sizes.text.width)
+        self.text_projection = jt.zeros((sizes.text.width, sizes.embed_dim))
+        self.logit_scale = jt.array(np.float32([math.log(1 / 0.07)]))
+
+    def scale(self):
+        """The factor on cosine similarities, float."""
+        return float(self.logit_scale.exp().item())
+
+    def encode_image(self, images):
+        """Images (B, 3, S, S) as `preprocess` makes them -> features (B, D), not normalised."""
+        S = self.sizes.image_size
+        if tuple(images.shape[1:]) != (3, S, S):
+            raise ValueError(f"images of shape {tuple(images.shape)}; these weights take "
+                             f"(B, 3, {S}, {S})")
+        return self.visual(images)
+
+    def encode_text(self, tokens):
+        """Tokens (B, context_length), integers -> features (B, D), not normalised.
+
+        Attention is causal, so what follows the end-of-text token changes nothing: the
+        encoder works on the longest prompt of the batch, not on the whole context.
+        """
+        tokens = np.asarray(tokens.numpy() if isinstance(tokens, jt.Var) else tokens)
+        ends = tokens.argmax(axis=-1)  # end-of-text has the highest id
+        tokens = jt.array(tokens[:, :int(ends.max()) + 1].astype(np.int32))
+        return self.encode_embeddings(self.token_embedding(tokens), ends)
+
+    def encode_embeddings(self, embeddings, ends):
+        """Token embeddings (B, L, W) and end-of-text positions (B,), int -> features (B, D)."""
+        B, L, _ = embeddings.shape
+        mask = jt.array(np.triu(np.full((L, L), -1e9, np.float32), k=1))
+        x = self.transformer(embeddings + self.positional_embedding[:L], mask)
+        x = x[jt.arange(B), jt.array(np.asarray(ends, np.int32))]  # (B, L, W) -> (B, W)
+        return jt.matmul(self.ln_final(x), self.text_projection)
+
+    def execute(self, images, tokens):
+        """-> logits (B images, B texts) and its transpose, times the logit scale."""
+        image_features = unit_norm(self.encode_image(images))
+        text_features = unit_norm(self.encode_text(tokens))
+        logits = self.logit_scale.exp() * nn.matmul_transpose(image_features, text_features)
+        return logits, logits.transpose(1, 0)
+
+
+def unit_norm(features):
+    """Features (..., D) divided by their Euclidean length."""
+    return features / jt.sqrt((features * features).sum(dim=-1, keepdims=True))
+
+
+def sizes_of(state):
+    """The `CLIPSizes` of a state dict with OpenAI's names.
+
+    Args:
+        state: {name: array}.
+
+    Raises:
+        KeyError: a name that every ViT CLIP has is missing.
+    """
+    def depth(prefix):
+        names = [n[len(prefix):] for n in state if n.startswith(prefix)]
+        return 1 + max((int(n.split(".")[0]) for n in names), default=-1)
+
+    def tower(width, prefix):
+        return TowerSizes(width, depth(prefix), max(1, width // HEAD_WIDTH))
+
+    vision_width, _, patch_size, _ = state["visual.conv1.weight"].shape
+    grid = math.isqrt(state["visual.positional_embedding"].shape[0] - 1)
+    vocab_size, text_width = state["token_embedding.weight"].shape
+    return CLIPSizes(
+        vision=tower(vision_width, "visual.transformer.resblocks."),
+        image_size=grid * patch_size, patch_size=patch_size,
+        text=tower(text_width, "transformer.resblocks."),
+        context_length=state["positional_embedding"].shape[0], vocab_size=vocab_size,
+        embed_dim=state["text_projection"].shape[1])

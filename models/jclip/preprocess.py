@@ -1,0 +1,44 @@
+"""Images as CLIP takes them, as OpenAI's preprocessing makes them."""
+
+import jittor as jt
+import numpy as np
+from PIL import Image
+
+# Channel mean and standard deviation of the pictures CLIP was trained on (OpenAI's clip.py).
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class Preprocess:
+    """Shorter side to `image_size` (bicubic), centre crop, RGB, OpenAI's mean and deviation.
+
+    Args:
+        image_size: side of the square that the model takes, in pixels.
+    """
+
+    def __init__(self, image_size):
+        self.image_size = image_size
+
+    def __call__(self, image):
+        """PIL image -> Var (3, S, S), float32."""
+        return normalise(self.pixels(image)[None])[0]
+
+    def pixels(self, image):
+        """PIL image -> uint8 array (S, S, 3), the crop before normalisation."""
+        S = self.image_size
+        width, height = image.size
+        if width <= height:
+            size = (S, int(S * height / width))
+        else:
+            size = (int(S * width / height), S)
+        image = image.resize(size, Image.BICUBIC)
+        left, top = (int(round((side - S) / 2.0)) for side in size)
+        image = image.crop((left, top, left + S, top + S))
+        return np.asarray(image.convert("RGB"))
+
+
+def normalise(pixels):
+    """Pixels uint8 array (B, S, S, 3) -> Var (B, 3, S, S), float32, what the model takes."""
+    mean, std = (jt.array(np.float32(c)) for c in (MEAN, STD))
+    images = (jt.array(np.ascontiguousarray(pixels)).float32() / 255.0 - mean) / std
+    return images.permute(0, 3, 1, 2)

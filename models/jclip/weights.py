@@ -1,0 +1,139 @@
+"""Reads and writes `.pkl` files of arrays and plain containers, without running their code.
+
+A pickle can name any function to call while it is read. `read_pickle` admits the few that
+rebuild NumPy arrays and refuses every other by name. Jittor's own files end in a SHA-1 of the
+pickle and eight marker bytes; they are written so and checked so here.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+
+import numpy as np
+
+from models.errors import UserError
+
+JITTOR_MARKER = b"HCAJSLHD"
+_TRAILER_BYTES = 20 + len(JITTOR_MARKER)
+_ADMITTED = {
+    ("collections", "OrderedDict"), ("_codecs", "encode"),
+    ("numpy", "ndarray"), ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"), ("numpy.core.multiarray", "scalar"),
+    ("numpy.core.numeric", "_frombuffer"),
+}
+# Entries of OpenAI's archives that are no parameters.
+_NOT_PARAMETERS = {"input_resolution", "context_length", "vocab_size"}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Rebuilds arrays, numbers, strings and plain containers; refuses everything else."""
+
+    def find_class(self, module, name):
+        # NumPy 2 writes numpy._core where NumPy 1 reads numpy.core.
+        if module.startswith("numpy._core"):
+            module = module.replace("numpy._core", "numpy.core", 1)
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(f"it asks to call {module}.{name}")
+        return super().find_class(module, name)
+
+
+def read_pickle(path):
+    """The object in a `.pkl` file: arrays, numbers, strings, lists, tuples, dicts.
+
+    Args:
+        path: a plain pickle, or Jittor's (`jt.save`) with its checksum.
+
+    Raises:
+        UserError: no such file, a damaged one, or one that asks for code to be run.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    if content.endswith(JITTOR_MARKER):
+        body, checksum = content[:-_TRAILER_BYTES], content[-_TRAILER_BYTES:-len(JITTOR_MARKER)]
+        if hashlib.sha1(body).digest() != checksum:
+            raise UserError(f"{path} is damaged (its checksum does not match); get it again")
+        content = body
+    try:
+        return _ArrayUnpickler(io.BytesIO(content)).load()
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} is refused: {error}") from error
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise UserError(f"{path} is not a readable .pkl file ({type(error).__name__}); "
+                        "get it again") from error
+
+
+def write_pickle(path, content):
+    """Write arrays and plain containers as Jittor does (`jt.load` reads it), atomically."""
+    body = pickle.dumps(content, protocol=4)
+    write_atomically(path, body + hashlib.sha1(body).digest() + JITTOR_MARKER)
+
+
+def write_atomically(path, content):
+    """Write bytes to a temporary name beside `path`, sync, and rename it to `path`."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def read_state(path):
+    """A CLIP's parameters from a `.pkl` state dict with OpenAI's names.
+
+    Returns:
+        {name: float32 array}.
+
+    Raises:
+        UserError: see `read_pickle`; or the file holds no dict of arrays.
+    """
+    content = read_pickle(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a dict of CLIP weights")
+    state = {}
+    for name, value in content.items():
+        if name in _NOT_PARAMETERS:
+            continue
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiu":
+            raise UserError(f"{path}: {name} is no array of numbers; these are no CLIP weights")
+        # Jittor has no arrays without axes: logit_scale becomes (1,).
+        state[name] = np.atleast_1d(array.astype(np.float32))
+    return state
+
+
+def check_state(path, state, expected):
+    """Compare names and shapes with a model's, strictly.
+
+    Args:
+        path: for the message.
+        state: {name: array}.
+        expected: {name: shape}.
+
+    Raises:
+        UserError: the first missing, extra or misshapen name, and how many there are.
+    """
+    def fail(kind, names, detail=""):
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise UserError(f"{path} does not fit: {kind} {names[0]}{more}{detail}; "
+                        "is it the file of another model?")
+
+    missing = sorted(set(expected) - set(state))
+    extra = sorted(set(state) - set(expected))
+    misshapen = [n for n in expected if n in state and state[n].shape != tuple(expected[n])]
+    if missing:
+        fail("missing", missing)
+    if extra:
+        fail("unknown", extra)
+    if misshapen:
+        name = misshapen[0]
+        fail("misshapen", misshapen, f" (is {state[name].shape}, not {tuple(expected[name])})")

@@ -1,0 +1,218 @@
+"""LoRA: low-rank additions to the attention of a frozen CLIP.
+
+Hu et al. 2021, arXiv 2106.09685: W x becomes W x + (alpha / R) B A dropout(x), A (R, D)
+random, B (D, R) zero. On which weights of CLIP: Zanella and Ben Ayed 2024, arXiv 2405.18541.
+Departure: q, k and v of a block share one dropout mask, which is one pass over x, not three.
+"""
+
+import math
+
+import jittor as jt
+import numpy as np
+from jittor import nn
+
+from models import jclip
+from models.errors import UserError
+from models.jclip.weights import check_state
+
+_PARTS = ("q", "k", "v")
+
+
+class LowRank(nn.Module):
+    """x (…, D) -> (alpha / R) B A dropout(x), for some of the output parts of one product.
+
+    Args:
+        width: D, channels of x and of each part.
+        parts: for each output part whether it gets an addition (q, k, v; or o alone).
+        rank: R.
+        alpha: the paper's α.
+        dropout: share of the channels of x set to zero in training.
+    """
+
+    def __init__(self, width, parts, rank, alpha, dropout):
+        self.width = width
+        self.parts = tuple(parts)
+        self.rank = rank
+        self.scaling = alpha / rank
+        self.dropout = dropout
+        self.dropping = False
+        n_active = sum(self.parts)
+        bound = 1 / math.sqrt(width)  # Kaiming uniform with a = √5, as in the authors' code
+        self.down = jt.array(np.random.uniform(
+            -bound, bound, (n_active * rank, width)).astype(np.float32))
+        self.up = jt.zeros((n_active, width, rank))
+
+    def execute(self, x):
+        if self.dropping and self.dropout > 0:
+            x = nn.dropout(x, self.dropout, is_train=True)
+        low = nn.matmul_transpose(x, self.down)  # (…, D) -> (…, n_active * R)
+        return nn.matmul_transpose(low, self._up_blocks()) * self.scaling
+
+    def weight(self):
+        """The addition as one weight, (n_parts * D, D)."""
+        return jt.matmul(self._up_blocks(), self.down) * self.scaling
+
+    def _up_blocks(self):
+        """`up` as block rows: part i reads its own R of the low channels, or none."""
+        n_active, D, R = self.up.shape
+        rows, place = [], 0
+        for active in self.parts:
+            if active:
+                blocks = [jt.zeros((D, R))] * n_active
+                blocks[place] = self.up[place]
+                place += 1
+                rows.append(jt.concat(blocks, dim=1))
+            else:
+                rows.append(jt.zeros((D, n_active * R)))
+        return jt.concat(rows, dim=0)  # (n_parts * D, n_active * R)
+
+
+def freeze(module):
+    """Stop the gradient of every parameter; a frozen weight costs no backward pass."""
+    for parameter in module.parameters():
+        parameter.stop_grad()
+
+
+def apply_lora(model, encoder="both", params=("q", "k", "v"), rank=4, alpha=1.0, dropout=0.25,
+               positions="all"):
+    """Freeze a CLIP and insert trainable low-rank additions, which change nothing yet.
+
+    Args:
+        model: `models.jclip.model.CLIP`.
+        encoder: 'vision', 'text' or 'both'.
+        params: which of q, k, v, o.
+        rank: R, at least 1.
+        alpha: the paper's α; the addition is scaled by α / R.
+        dropout: share in [0, 1) of the input channels dropped in training.
+        positions: which blocks of each encoder: 'all', 'bottom', 'mid', 'up' (thirds),
+            'half-bottom', 'half-up', 'top1', 'top2', 'top3', or a list of block numbers.
+
+    Returns:
+        list of the `LowRank` layers; `parameters(layers)` are the trainable Vars.
+
+    Raises:
+        UserError: an unknown encoder, param or position; rank or dropout out of range.
+    """
+    if encoder not in ("vision", "text", "both"):
+        raise UserError(f"lora.encoder is {encoder!r}; it must be vision, text or both")
+    if not params or not set(params) <= {*_PARTS, "o"}:
+        raise UserError(f"lora.params is {list(params)}; it must name some of q, k, v, o")
+    if rank < 1 or not 0 <= dropout < 1:
+        raise UserError(f"lora.rank is {rank} and lora.dropout {dropout}; rank must be at least "
+                        "1 and dropout in [0, 1)")
+    freeze(model)
+    layers = []
+    towers = {"vision": model.visual.transformer, "text": model.transformer}
+    for name in towers if encoder == "both" else [encoder]:
+        blocks = towers[name].resblocks
+        for i in _positions(positions, len(blocks)):
+            attention = blocks[i].attn
+            width = attention.in_proj_weight.shape[1]
+            if set(params) & set(_PARTS):
+                attention.in_delta = LowRank(width, [p in params for p in _PARTS],
+                                             rank, alpha, dropout)
+                layers.append(attention.in_delta)
+            if "o" in params:
+                attention.out_delta = LowRank(width, [True], rank, alpha, dropout)
+                layers.append(attention.out_delta)
+    return layers
+
+
+def parameters(layers):
+    """The trainable Vars of `apply_lora`'s layers."""
+    return [p for layer in layers for p in (layer.down, layer.up)]
+
+
+def set_dropout(model, active):
+    """Switch the dropout of all additions on (training) or off.
+
+    `Module.train()` and `eval()` would do more: they change which weights are frozen.
+    """
+    for layer in _layers(model).values():
+        layer.dropping = active
+
+
+def merge_lora(model):
+    """Add the low-rank products to the weights and remove the additions, in place."""
+    for block in _blocks(model):
+        attention = block.attn
+        if attention.in_delta is not None:
+            attention.in_proj_weight.update(attention.in_proj_weight + attention.in_delta.weight())
+            attention.in_delta = None
+        if attention.out_delta is not None:
+            weight = attention.out_proj.weight
+            weight.update(weight + attention.out_delta.weight())
+            attention.out_delta = None
+    freeze(model)
+    jt.sync_all()
+
+
+def lora_state(model):
+    """{name: float32 array} of all additions."""
+    return {f"{name}.{key}": value.numpy() for name, layer in _layers(model).items()
+            for key, value in (("down", layer.down), ("up", layer.up))}
+
+
+def load_lora_state(model, state, path="LoRA weights"):
+    """Fill the additions of `apply_lora` from `lora_state`.
+
+    Raises:
+        UserError: names or shapes differ; `path` is named in it.
+    """
+    variables = {f"{name}.{key}": value for name, layer in _layers(model).items()
+                 for key, value in (("down", layer.down), ("up", layer.up))}
+    check_state(path, state, {n: v.shape for n, v in variables.items()})
+    for name, variable in variables.items():
+        variable.update(jt.array(state[name]))
+
+
+def load_tuned(weights, settings, state, path):
+    """A CLIP with trained additions merged into its weights, frozen.
+
+    Args:
+        weights: what `jclip.load` takes.
+        settings: the config's section `lora`.
+        state: `lora_state` of the trained model.
+        path: of the file that holds `state`, for messages.
+    """
+    model, _ = jclip.load(weights)
+    freeze(model)
+    if settings.encoder != "none":
+        apply_lora(model, settings.encoder, settings.params, settings.rank, settings.alpha,
+                   settings.dropout, settings.positions)
+    load_lora_state(model, state, path)
+    merge_lora(model)
+    return model
+
+
+def _blocks(model):
+    return [*model.visual.transformer.resblocks, *model.transformer.resblocks]
+
+
+def _layers(model):
+    """{name: `LowRank`}, in the order of the blocks."""
+    layers = {}
+    for tower, transformer in (("vision", model.visual.transformer), ("text", model.transformer)):
+        for i, block in enumerate(transformer.resblocks):
+            for part in ("in_delta", "out_delta"):
+                if getattr(block.attn, part) is not None:
+                    layers[f"{tower}.{i}.{part}"] = getattr(block.attn, part)
+    return layers
+
+
+def _positions(positions, n_blocks):
+    third, half = n_blocks // 3, n_blocks // 2
+    named = {"all": range(n_blocks), "bottom": range(third), "mid": range(third, 2 * third),
+             "up": range(2 * third, n_blocks), "half-bottom": range(half),
+             "half-up": range(half, n_blocks), "top1": range(n_blocks - 1, n_blocks),
+             "top2": range(max(0, n_blocks - 2), n_blocks),
+             "top3": range(max(0, n_blocks - 3), n_blocks)}
+    if isinstance(positions, str):
+        if positions not in named:
+            raise UserError(f"lora.positions is {positions!r}; it must be a list of block "
+                            f"numbers or one of {', '.join(named)}")
+        return list(named[positions])
+    if not all(isinstance(i, int) and 0 <= i < n_blocks for i in positions):
+        raise UserError(f"lora.positions is {positions}; block numbers must be 0 to "
+                        f"{n_blocks - 1}")
+    return sorted(set(positions))

@@ -1,0 +1,177 @@
+"""LP++: a linear probe that mixes visual and text prototypes, with computed step sizes.
+
+Huang et al. 2024, arXiv 2404.02285. On unit-norm features f_i (N, D) and texts t_k (C, D):
+
+    logits_k(f) = f·w_k + b_k + α_k f·t_k
+
+Full-batch gradient descent on the cross-entropy. Channel re-weighting, ours, replaces f by
+s ⊙ f + h, with s and h learned for each of the D channels.
+
+The gradients are closed forms of one product. With G = (softmax(logits) − Y) / N (N, C),
+U = w + α t (C, D), Z = Gᵀ F (C, D) and g = Gᵀ 1 (C,):
+
+    ∂U = Z ⊙ s + g hᵀ     ∂w = ∂U     ∂α_k = ∂U_k · t_k     ∂b = g
+    ∂s = Σ_k U_k ⊙ Z_k    ∂h = Uᵀ g
+
+The step sizes bound the curvature (Q = diag(p) − p pᵀ is the softmax's):
+
+    w, b: 4N / λ_max(FᵀF)                   (the paper's, each block of which has Q_kk ≤ 1/4)
+    α:    N / (4 max_k Σ_i (f_i·t_k)²)      (the authors' code; the bound allows 16 times it)
+    s:    N / Σ_i max_k Σ_d (U_kd − Ū_d)² f_id²
+    h:    1 / max_k ‖U_k − Ū‖²
+
+The last two: a direction v changes logit k by a_k = Σ_d U_kd f_id v_d, and vᵀHv = mean_i of
+Var_p(a) ≤ (max_k a_k − min_k a_k)² / 4 ≤ max_k (a_k − ā)², which Cauchy-Schwarz bounds by
+Σ_d (U_kd − Ū_d)² f_id² for a unit v; without f for h.
+"""
+
+import jittor as jt
+import numpy as np
+from jittor import nn
+from tqdm import trange
+
+
+class LPPlusPlus:
+    """The classification head: `fit` on frozen features, then `logits`.
+
+    Args:
+        epochs: full-batch steps.
+        channel_reweighting: learn s and h; off is LP++ as in the paper.
+        momentum: of the steps for w and b (and s, h).
+        alpha_every: epochs between two steps of α.
+        accumulate_alpha: use the sum of α's gradients since its last step, as the authors'
+            code does, instead of the last one.
+        alpha_init: factor on the mean of f·t of the own class from which all α start.
+        progress: show a bar.
+    """
+
+    def __init__(self, epochs=300, channel_reweighting=True, momentum=0.9, alpha_every=10,
+                 accumulate_alpha=True, alpha_init=250.0, progress=False):
+        self.epochs = epochs
+        self.channel_reweighting = channel_reweighting
+        self.momentum = momentum
+        self.alpha_every = alpha_every
+        self.accumulate_alpha = accumulate_alpha
+        self.alpha_init = alpha_init
+        self.progress = progress
+
+    def fit(self, features, labels, text_features):
+        """Learn the head.
+
+        Args:
+            features: array or Var (N, D), unit norm.
+            labels: int array (N,), each class of 0 … C-1 at least once.
+            text_features: array or Var (C, D), unit norm.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: a label outside the texts, or a class without features.
+        """
+        F, T = _var(features), _var(text_features)
+        labels = np.asarray(labels)
+        N, C = F.shape[0], T.shape[0]
+        counts = np.bincount(labels, minlength=C)
+        if len(counts) > C or counts.min() == 0:
+            raise ValueError(f"labels must cover 0 to {C - 1}; counts are {counts.tolist()}")
+        with jt.no_grad():
+            Y = jt.array(np.eye(C, dtype=np.float32)[labels])
+            self._start(F, Y, T)
+            steps = self._step_sizes(F, T)
+            velocity = {name: jt.zeros_like(getattr(self, name)) for name in steps}
+            alpha_gradient = jt.zeros((C,))
+            bar = trange(self.epochs, desc="head", disable=not self.progress)
+            for epoch in bar:
+                loss, gradients, along_text = self.gradients(F, Y, T)
+                for name, step in steps.items():
+                    velocity[name] = self.momentum * velocity[name] + gradients[name]
+                    setattr(self, name, getattr(self, name) - step * velocity[name])
+                alpha_gradient = along_text + (alpha_gradient if self.accumulate_alpha else 0)
+                if (epoch + 1) % self.alpha_every == 0:
+                    self.alpha = self.alpha - self._alpha_step * alpha_gradient
+                    alpha_gradient = jt.zeros((C,))
+                    bar.set_postfix(loss=f"{loss.item():.4f}")
+                jt.sync([self.w, self.bias, self.alpha, self.scale, self.shift, alpha_gradient,
+                         *velocity.values()])
+        self._text = T
+        return self
+
+    def logits(self, features):
+        """Logits (B, C) of features (B, D), unit norm."""
+        with jt.no_grad():
+            return self._logits(_var(features), self._prototypes(self._text))
+
+    def state(self):
+        """{name: float32 array} of everything learned, and the texts."""
+        names = ("w", "bias", "alpha", "scale", "shift", "_text")
+        return {name.strip("_"): getattr(self, name).numpy() for name in names}
+
+    @classmethod
+    def from_state(cls, state):
+        """A fitted head from `state()`."""
+        head = cls()
+        for name in ("w", "bias", "alpha", "scale", "shift"):
+            setattr(head, name, jt.array(state[name]))
+        head._text = jt.array(state["text"])
+        return head
+
+    def gradients(self, F, Y, T):
+        """Loss and gradients at the present state.
+
+        Args:
+            F: Var (N, D). Y: Var (N, C), one-hot. T: Var (C, D).
+
+        Returns:
+            loss: Var (1,), mean cross-entropy.
+            gradients: {name: Var} of w, bias, scale, shift.
+            alpha: Var (C,), the gradient of α.
+        """
+        U = self._prototypes(T)
+        logits = self._logits(F, U)
+        log_p = nn.log_softmax(logits, dim=1)
+        loss = -(Y * log_p).sum() / F.shape[0]
+        G = (jt.exp(log_p) - Y) / F.shape[0]
+        Z = jt.matmul(G.transpose(1, 0), F)  # (C, N) (N, D) -> (C, D)
+        g = G.sum(dim=0)
+        dU = Z * self.scale + g.unsqueeze(1) * self.shift
+        gradients = {"w": dU, "bias": g, "scale": (U * Z).sum(dim=0),
+                     "shift": (U * g.unsqueeze(1)).sum(dim=0)}
+        return loss, gradients, (dU * T).sum(dim=1)
+
+    def _prototypes(self, T):
+        return self.w + self.alpha.unsqueeze(1) * T  # U, (C, D)
+
+    def _logits(self, F, U):
+        offset = self.bias + (U * self.shift).sum(dim=1)
+        return nn.matmul_transpose(F, U * self.scale) + offset
+
+    def _start(self, F, Y, T):
+        """w from the class sums, one shared α, no re-weighting."""
+        N, D = F.shape
+        cosines = (nn.matmul_transpose(F, T) * Y).sum(dim=0) / Y.sum(dim=0)
+        self.w = jt.matmul(Y.transpose(1, 0), F)
+        self.bias = jt.zeros((T.shape[0],))
+        self.alpha = self.alpha_init * cosines.mean().broadcast((T.shape[0],))
+        self.scale = jt.ones((D,))
+        self.shift = jt.zeros((D,))
+
+    def _step_sizes(self, F, T):
+        """{name: step} of the parameters learned every epoch; α's step beside it."""
+        N = F.shape[0]
+        gram = jt.matmul(F.transpose(1, 0), F).numpy().astype(np.float64)
+        step = 4 * N / float(np.linalg.eigvalsh(gram)[-1])
+        along_text = nn.matmul_transpose(F, T)
+        self._alpha_step = N / (4 * float((along_text ** 2).sum(dim=0).max().item()))
+        steps = {"w": step, "bias": step}
+        if self.channel_reweighting:
+            spread = self._prototypes(T)
+            spread = (spread - spread.mean(dim=0, keepdims=True)) ** 2  # (C, D)
+            worst = nn.matmul_transpose(F ** 2, spread).max(dim=1)  # (N, C) -> (N,)
+            steps["scale"] = N / float(worst.sum().item())
+            steps["shift"] = 1 / float(spread.sum(dim=1).max().item())
+        return steps
+
+
+def _var(values):
+    return values if isinstance(values, jt.Var) else jt.array(np.asarray(values, np.float32))

@@ -1,0 +1,68 @@
+"""MTA: the mode of an image's views, weighted by how much each view belongs to them.
+
+Zanella and Ben Ayed 2024, arXiv 2405.02266. Over the mode m and the inlierness y of the views
+f_p (y on the simplex) it maximises
+
+    Σ_p y_p K(f_p − m) + λ_q/2 Σ_pq w_pq y_p y_q + λ_y H(y),   K(d) = exp(−‖d‖² / h_p²)
+
+with w_pq the agreement of two views' predictions, by turns:
+
+    y_p ∝ exp((K(f_p − m) + λ_q Σ_q w_pq y_q) / λ_y)        (fixed point of the y-step)
+    m = Σ_p y_p K(f_p − m) f_p / Σ_p y_p K(f_p − m)          (mean shift, then unit norm)
+"""
+
+import jittor as jt
+from jittor import nn
+
+from models.jclip.model import unit_norm
+
+
+def mta(image_features, text_features, logit_scale, lambda_y=0.2, lambda_q=4.0, nearest=0.3,
+        n_rounds=5, n_steps=5):
+    """One feature for each image from its views, all images at once.
+
+    Args:
+        image_features: Var (B, V, D), unit norm; view 0 is the whole image, where the mode
+            starts. The order of the others is irrelevant.
+        text_features: Var (C, D), unit norm, for the views' predictions.
+        logit_scale: factor on the cosines in the predictions' softmax, float.
+        lambda_y: the paper's λ_y, weight of the entropy.
+        lambda_q: the paper's λ (λ_q in the code), weight of the views' agreement.
+        nearest: share of the other views whose mean squared distance is a view's h².
+        n_rounds: turns of inlierness and mode. The paper iterates to convergence; a fixed
+            number lets images of any kind share each step.
+        n_steps: fixed-point and mean-shift steps a turn.
+
+    Returns:
+        mode: Var (B, D), unit norm.
+        inlierness: Var (B, V), each row sums to 1.
+    """
+    B, V, D = image_features.shape
+    if V == 1:
+        return image_features[:, 0], jt.ones((B, 1))
+    flat = image_features.reshape(B * V, D)
+    predictions = nn.softmax(logit_scale * nn.matmul_transpose(flat, text_features), dim=-1)
+    predictions = predictions.reshape(B, V, -1)  # (B*V, C) -> (B, V, C)
+    agreement = nn.bmm_transpose(predictions, predictions)  # (B, V, V)
+
+    cosines = nn.bmm_transpose(image_features, image_features)  # (B, V, V)
+    n_nearest = max(1, int(nearest * (V - 1)))
+    _, distances = jt.argsort((2 - 2 * cosines).maximum(0.0), dim=-1)
+    # Each view's own distance, 0, comes first. Equal views would make h² zero.
+    bandwidth = distances[:, :, 1:1 + n_nearest].mean(dim=-1).maximum(1e-6)  # (B, V)
+
+    def kernel(mode):
+        distance = (2 - 2 * (image_features * mode.unsqueeze(1)).sum(dim=-1)).maximum(0.0)
+        return jt.exp(-distance / bandwidth)  # (B, V)
+
+    mode = image_features[:, 0]
+    inlierness = jt.ones((B, V)) / V
+    for _ in range(n_rounds):
+        closeness = kernel(mode)
+        for _ in range(n_steps):
+            support = (agreement * inlierness.unsqueeze(1)).sum(dim=-1)
+            inlierness = nn.softmax((closeness + lambda_q * support) / lambda_y, dim=-1)
+        for _ in range(n_steps):
+            weights = (inlierness * kernel(mode)).maximum(1e-30)
+            mode = unit_norm((weights.unsqueeze(-1) * image_features).sum(dim=1))
+    return mode, inlierness

@@ -1,0 +1,137 @@
+"""Handcrafted prompts and the enlarged class list, read from the JSON files of this folder.
+
+One file a domain, all of one schema:
+
+    {"domain": "Thu-dog",
+     "templates": ["a photo of a {}, a type of dog."],
+     "classes": {"Shiba_Dog": {"name": "Shiba Inu dog", "descriptions": ["a Shiba Inu …"]}}}
+
+Each template has one `{}` for the class's name. In a class, `name` (how a caption would put
+it), `group` and `descriptions` may be left out. The domain "general" holds the templates for
+any class, "enlarged" the class names that belong to no data set.
+"""
+
+import glob
+import json
+import os
+
+from models.errors import UserError
+
+GENERAL, ENLARGED = "general", "enlarged"
+
+
+class PromptLibrary:
+    """The prompts of a folder.
+
+    Args:
+        folder: where the `.json` files lie.
+
+    Raises:
+        UserError: no such folder, or a file that is not of the schema.
+    """
+
+    def __init__(self, folder):
+        self._domains = {}
+        paths = sorted(glob.glob(os.path.join(glob.escape(folder), "*.json")))
+        if not paths:
+            raise UserError(f"no prompt files in {folder}; set prompts.dir to the folder with "
+                            "general.json")
+        for path in paths:
+            content = _read(path)
+            key = content["domain"].lower()
+            if key in self._domains:
+                raise UserError(f"{path}: the domain {content['domain']!r} has another file")
+            content["classes"] = {_plain(n): {"name": n, **c}
+                                  for n, c in content["classes"].items()}
+            self._domains[key] = content
+        if GENERAL not in self._domains:
+            raise UserError(f"{folder} has no file for the domain '{GENERAL}'")
+
+    def name(self, class_name):
+        """How a caption names a class: 'Shiba Inu dog' for ('Thu-dog', 'Shiba Dog')."""
+        return self._entry(class_name).get("name", class_name.name)
+
+    def prompts(self, class_name, n_general=0, domain=True, descriptions=True):
+        """The prompts of a class.
+
+        Args:
+            class_name: `data.challenge.ClassName`; one that no file knows gets its domain's
+                templates, in an unknown domain the general ones.
+            n_general: how many of the general templates to use.
+            domain: use the domain's templates.
+            descriptions: use the class's descriptions.
+
+        Returns:
+            list of one or more texts, none twice.
+        """
+        known = self._domains.get(class_name.domain.lower(), {"templates": []})
+        general = self._domains[GENERAL]["templates"]
+        entry = self._entry(class_name)
+        templates = general[:n_general] + (known["templates"] if domain else [])
+        described = entry.get("descriptions", []) if descriptions else []
+        if not templates and not described:
+            templates = known["templates"] or general
+        name = self.name(class_name)
+        return list(dict.fromkeys([t.format(name) for t in templates] + described))
+
+    def enlarged_prompts(self, class_names, n_general=4):
+        """Prompts of the classes of the enlarged list that are none of `class_names`.
+
+        Args:
+            class_names: list of `ClassName` of the data set.
+            n_general: how many of the general templates to use.
+
+        Returns:
+            list (one item a class) of lists of texts.
+        """
+        taken = {_plain(c.name) for c in class_names} | {_plain(self.name(c))
+                                                         for c in class_names}
+        classes = self._domains.get(ENLARGED, {"classes": {}})["classes"]
+        templates = self._domains[GENERAL]["templates"][:max(1, n_general)]
+        return [[t.format(entry["name"]) for t in templates]
+                for key, entry in classes.items() if key not in taken]
+
+    def _entry(self, class_name):
+        known = self._domains.get(class_name.domain.lower(), {"classes": {}})
+        return known["classes"].get(_plain(class_name.name), {})
+
+
+def _plain(name):
+    return name.replace("_", " ").lower()
+
+
+def _read(path):
+    """The content of a prompt file, checked against the schema."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the prompts {path}: {error}") from error
+
+    def require(condition, message):
+        if not condition:
+            raise UserError(f"{path}: {message}")
+
+    def texts(value):
+        return isinstance(value, list) and all(isinstance(t, str) and t.strip() for t in value)
+
+    require(isinstance(content, dict) and set(content) == {"domain", "templates", "classes"},
+            "needs the keys domain, templates and classes, and no other")
+    require(isinstance(content["domain"], str) and content["domain"], "domain must be a name")
+    require(texts(content["templates"]), "templates must be a list of texts")
+    for template in content["templates"]:
+        require(template.count("{}") == 1 and template.count("{") == 1
+                and template.count("}") == 1, f"template {template!r} must have exactly one {{}}")
+    require(isinstance(content["classes"], dict), "classes must map names to entries")
+    for name, entry in content["classes"].items():
+        require(isinstance(entry, dict) and set(entry) <= {"name", "group", "descriptions"},
+                f"class {name!r} may have name, group and descriptions, and no other key")
+        require(texts(entry.get("descriptions", [])),
+                f"class {name!r}: descriptions must be a list of texts")
+        require(all(isinstance(entry.get(k, "x"), str) and entry.get(k, "x").strip()
+                    for k in ("name", "group")), f"class {name!r}: name must be a text")
+    plain = [_plain(name) for name in content["classes"]]
+    twice = next((n for n in plain if plain.count(n) > 1), None) if len(set(plain)) < len(
+        plain) else None
+    require(twice is None, f"class {twice!r} is listed twice")
+    return content

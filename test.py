@@ -1,0 +1,330 @@
+"""Classifies the test images; writes the five likeliest labels of each to result.txt.
+
+    python test.py --config configs/photos.yaml [--output result.txt] [--labels FILE] [--ablate]
+                   [key=value …]
+
+Each image becomes V views, which MTA (Zanella and Ben Ayed 2024, arXiv 2405.02266) turns into
+one feature. The original CLIP tells base images from new ones. Base images get the logits of
+the tuned text, the zero-shot text and the head, new ones zero-shot labels.
+"""
+
+import argparse
+import os
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+from models import runtime
+from models.errors import UserError, run_script, show_warnings_in_one_line
+
+run_script(runtime.prepare)  # before the imports below, which import Jittor
+
+import jittor as jt
+
+from configs import load_config
+from data.challenge import list_images, read_classes, read_labels
+from data.metrics import accuracy, auroc, fpr_at_recall, harmonic_mean
+from data.views import Views, view_batches
+from models import jclip, lora
+from models.checkpoint import fingerprint, load_checkpoint
+from models.features import encode_views, mta_features
+from models.jclip.weights import write_atomically
+from models.lp_plus_plus import LPPlusPlus
+from models.ood import base_score, recall_threshold
+from models.prompt import (PromptLearner, class_features, classifier_features,
+                           handcrafted_prompts)
+from prompts import PromptLibrary
+
+N_LABELS = 5
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="configs/competition.yaml", help="YAML file")
+    parser.add_argument("--output", default="result.txt", help="file to write")
+    parser.add_argument("--labels", help="lines 'image label': also print accuracies")
+    parser.add_argument("--ablate", action="store_true", help="with --labels: part by part")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
+    arguments = parser.parse_intermixed_args()
+    if arguments.ablate and not arguments.labels:
+        raise UserError("--ablate needs --labels FILE to measure on")
+
+    config = load_config(arguments.config, arguments.overrides)
+    root = config.data.root
+    classes = read_classes(os.path.join(root, config.data.classes))
+    paths = list_images(os.path.join(root, config.data.test_dir))
+    labels = labels_of(paths, arguments.labels, len(classes))
+    trained = load_trained(config, classes)
+    seen = look_at(paths, trained, config, everything=arguments.ablate)
+    rankings = rank(trained, seen, config.fusion)
+    lines = [" ".join([os.path.basename(path), *map(str, ranking)]) + "\n"
+             for path, ranking in zip(paths, rankings)]
+    write_atomically(arguments.output, "".join(lines).encode())
+    n_base = int(seen.is_base.sum())
+    log(f"{arguments.output}: {len(paths)} images, {n_base} taken for base classes")
+    if labels is not None:
+        report(classes, trained, seen, rankings, labels)
+    if arguments.ablate:
+        ablate(trained, seen, rankings, labels, config.fusion)
+
+
+class Trained(NamedTuple):
+    """Both models and everything that images are compared with.
+
+    Attributes:
+        original, tuned: CLIPs. preprocess: `jclip`'s. scale: factor on cosines.
+        base, new: int arrays, labels of either side.
+        zero_shot_text: Var (C, D), all classes, original CLIP.
+        enlarged_text: Var (E, D), further class names, original CLIP.
+        prompt_text, queue_text: Var (C_base, D), original CLIP with the last learned prompt
+            and with the queue's; for the ablation.
+        tuned_text: Var (C_base, D), tuned CLIP with the queue's prompts.
+        head, plain_head: `LPPlusPlus`, the second without channel re-weighting.
+        threshold: base_score from which an image counts as base.
+    """
+
+    original: object
+    tuned: object
+    preprocess: object
+    scale: float
+    base: np.ndarray
+    new: np.ndarray
+    zero_shot_text: object
+    enlarged_text: object
+    prompt_text: object
+    queue_text: object
+    tuned_text: object
+    head: LPPlusPlus
+    plain_head: LPPlusPlus
+    threshold: float
+
+
+def load_trained(config, classes):
+    """The original CLIP and what train.py left in the checkpoint folder."""
+    def checkpoint(name, sections):
+        path = os.path.join(config.output.checkpoint_dir, name)
+        if not os.path.isfile(path):
+            raise UserError(f"no trained weights at {path}; run train.py with this config first")
+        return path, load_checkpoint(path, config, clip, classes, sections)
+
+    original, preprocess = jclip.load(config.clip.weights)
+    lora.freeze(original)
+    clip = fingerprint(original)
+    path, stage_1 = checkpoint("prompt_lora.pkl", ("prompts", "prompt", "lora", "train"))
+    _, heads = checkpoint("head.pkl", ("prompts", "prompt", "lora", "train", "head"))
+    _, noted = checkpoint("ood.pkl", ("prompts",))
+    tuned = lora.load_tuned(config.clip.weights, config.lora, stage_1["lora"], path)
+
+    library = PromptLibrary(config.prompts.dir)
+    base = stage_1["base"]
+    new = np.setdiff1d(np.arange(len(classes)), base)
+    prompts = handcrafted_prompts(library, classes, config.prompts)
+    base_prompts = [prompts[label] for label in base]
+    learner = PromptLearner(original, [library.name(classes[label]) for label in base],
+                            config.prompt.init)
+    contexts, weight = stage_1["contexts"], config.prompt.queue_weight
+    trained = Trained(
+        original, tuned, preprocess, original.scale(), base, new,
+        zero_shot_text=class_features(original, prompts),
+        enlarged_text=class_features(
+            original, library.enlarged_prompts(classes, config.prompts.enlarged)),
+        prompt_text=classifier_features(original, learner, contexts[-1:], base_prompts, weight),
+        queue_text=classifier_features(original, learner, contexts, base_prompts, weight),
+        tuned_text=classifier_features(tuned, learner, contexts, base_prompts, weight),
+        head=LPPlusPlus.from_state(heads["head"]),
+        plain_head=LPPlusPlus.from_state(heads["plain_head"]), threshold=0.0)
+    return trained._replace(threshold=base_threshold(trained, noted["features"], config.ood))
+
+
+def base_threshold(trained, features, settings):
+    """The score from which an image counts as base: set, or found on the training images.
+
+    Args:
+        features: array (N, D), MTA features of the training images by the original CLIP.
+        settings: the config's section `ood`.
+    """
+    if settings.threshold is not None:
+        return float(settings.threshold)
+    if settings.score == "winner":
+        return 0.0  # the winning class's own side
+    return recall_threshold(scores_of(trained, jt.array(features), settings), settings.recall)
+
+
+def scores_of(trained, image_features, settings):
+    """`base_score` (B,) of original CLIP's features (B, D)."""
+    text = trained.zero_shot_text
+    return base_score(image_features, text[jt.array(trained.base)], text[jt.array(trained.new)],
+                      trained.scale, trained.enlarged_text, settings.score,
+                      settings.negative_share)
+
+
+class Seen(NamedTuple):
+    """What the models made of the test images.
+
+    Attributes:
+        whole, tuned_whole: arrays (N, D), view 0 by the original and the tuned CLIP.
+        modes, tuned_modes: arrays (N, D), MTA's features by either.
+        scores: array (N,), `base_score`. is_base: bool array (N,).
+    """
+
+    whole: np.ndarray
+    modes: np.ndarray
+    tuned_whole: np.ndarray
+    tuned_modes: np.ndarray
+    scores: np.ndarray
+    is_base: np.ndarray
+
+
+def look_at(paths, trained, config, everything):
+    """Features and base/new decision of the test images.
+
+    An image that cannot be decoded is seen as the mean of all texts: its labels come from the
+    text alone. The tuned model sees base images only, unless `everything` is asked for.
+    """
+    N = len(paths)
+    zero_shot, tuned = (text.mean(dim=0, keepdims=True).numpy()
+                        for text in (trained.zero_shot_text, trained.tuned_text))
+    whole, tuned_whole = (np.repeat(mean / np.linalg.norm(mean), N, axis=0)
+                          for mean in (zero_shot, tuned))
+    modes, tuned_modes = whole.copy(), tuned_whole.copy()
+    scores = scores_of(trained, jt.array(modes[:1]), config.ood).repeat(N)
+
+    views = Views(trained.preprocess, config.mta.views, config.mta.scale, config.seed)
+    for indices, pixels, _ in view_batches(views, paths, config.test.batch_size, config.workers,
+                                           "test images"):
+        features = encode_views(trained.original, pixels)
+        whole[indices] = features[:, 0].numpy()
+        modes[indices] = mta_features(features, trained.zero_shot_text, trained.scale,
+                                      config.mta)
+        scores[indices] = scores_of(trained, jt.array(modes[indices]), config.ood)
+        wanted = everything | (scores[indices] >= trained.threshold)
+        if wanted.any():
+            features = encode_views(trained.tuned, pixels[wanted])
+            tuned_whole[indices[wanted]] = features[:, 0].numpy()
+            tuned_modes[indices[wanted]] = mta_features(features, trained.tuned_text,
+                                                        trained.scale, config.mta)
+    return Seen(whole, modes, tuned_whole, tuned_modes, scores, scores >= trained.threshold)
+
+
+def base_logits(trained, features, tuned_features, fusion, head):
+    """Fused logits (N, C_base) of the base classes; without a head, of the texts alone."""
+    zero_shot = text_logits(trained, features, trained.zero_shot_text)[:, trained.base]
+    tuned = text_logits(trained, tuned_features, trained.tuned_text)
+    parts = [(fusion.zero_shot_text, zero_shot), (fusion.tuned_text, tuned)]
+    if head is not None:
+        parts.append((fusion.head, head.logits(tuned_features).numpy()))
+    return sum(weight * logits for weight, logits in parts) / sum(w for w, _ in parts)
+
+
+def text_logits(trained, features, text):
+    """Logits (N, C) of features (N, D) against texts (C, D), arrays."""
+    return trained.scale * features @ text.numpy().T
+
+
+def rank(trained, seen, fusion):
+    """The likeliest labels of each image, int array (N, min(5, C)).
+
+    A base image's labels begin with base classes, a new one's with new classes.
+    """
+    zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)
+    fused = base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head)
+    base_first = [trained.base[order(fused)], trained.new[order(zero_shot[:, trained.new])]]
+    new_first = [base_first[1], trained.base[order(zero_shot[:, trained.base])]]
+    rankings = np.where(seen.is_base[:, None], np.concatenate(base_first, axis=1),
+                        np.concatenate(new_first, axis=1))
+    return rankings[:, :N_LABELS]
+
+
+def order(logits):
+    """Columns by falling logit; equal ones by their number."""
+    return np.argsort(-logits, axis=1, kind="stable")
+
+
+def labels_of(paths, labels_path, n_classes):
+    """The label of each image, int array (N,), -1 where the file has none; None without file."""
+    if labels_path is None:
+        return None
+    by_name = read_labels(labels_path, n_classes)
+    labels = np.array([by_name.get(os.path.basename(path), -1) for path in paths])
+    if (labels < 0).all():
+        raise UserError(f"{labels_path} names none of the images in "
+                        f"{os.path.dirname(paths[0])}; set data.test_dir to their folder")
+    return labels
+
+
+def report(classes, trained, seen, rankings, labels):
+    """Print the accuracies and how well the scores tell base from new."""
+    known = labels >= 0
+    is_base = np.isin(labels, trained.base)
+    sides = {"all": known, "base": is_base, "new": known & ~is_base}
+    for name, rows in sides.items():
+        if rows.any():
+            print(f"{name:<5} {rows.sum():6d} images   top-1 "
+                  f"{percent(accuracy(rankings[rows], labels[rows]))}   top-5 "
+                  f"{percent(accuracy(rankings[rows], labels[rows], N_LABELS))}")
+    if sides["base"].any() and sides["new"].any():
+        each = [accuracy(rankings[sides[s]], labels[sides[s]]) for s in ("base", "new")]
+        scores = seen.scores[known]
+        print(f"harmonic mean of base and new {percent(harmonic_mean(*each))}")
+        print(f"base/new: AUROC {auroc(scores, is_base[known]):.4f}   FPR95 "
+              f"{percent(fpr_at_recall(scores, is_base[known]))}   decided right "
+              f"{percent(float((seen.is_base == is_base)[known].mean()))}")
+    domains = np.array([c.domain for c in classes])
+    for domain in dict.fromkeys(domains):
+        rows = known & (domains[labels] == domain)
+        if rows.any():
+            print(f"  {domain or 'no domain':<16} {rows.sum():6d} images   top-1 "
+                  f"{percent(accuracy(rankings[rows], labels[rows]))}")
+
+
+def ablate(trained, seen, rankings, labels, fusion):
+    """Print top-1 as the parts are added, one after the other.
+
+    'base' and 'new' are among the classes of the image's own side. 'base of all', 'new of
+    all' and H, their harmonic mean, are among all classes; only the last row, base/new
+    decision, is made to be good at them.
+    """
+    known = labels >= 0
+    is_base = np.isin(labels, trained.base)
+    is_new = known & ~is_base
+    zero_shot = [text_logits(trained, features, trained.zero_shot_text)
+                 for features in (seen.whole, seen.modes)]
+
+    def tuned(head, features=seen.whole, tuned_features=seen.tuned_whole):
+        return base_logits(trained, features, tuned_features, fusion, head)
+
+    rows = [("zero-shot", zero_shot[0][:, trained.base], 0),
+            ("+ learned prompt", text_logits(trained, seen.whole, trained.prompt_text), 0),
+            ("+ queue average", text_logits(trained, seen.whole, trained.queue_text), 0),
+            ("+ LoRA", tuned(None), 0),
+            ("+ head", tuned(trained.plain_head), 0),
+            ("+ channel re-weighting", tuned(trained.head), 0),
+            ("+ MTA", tuned(trained.head, seen.modes, seen.tuned_modes), 1),
+            ("+ OOD", None, None)]
+    print(f"\n{'part':<24}{'base':>8}{'new':>8}{'base of all':>13}{'new of all':>12}{'H':>8}")
+    for name, base, which in rows:
+        if base is not None:
+            new = zero_shot[which][:, trained.new]
+            among = [accuracy(trained.base[order(base)[is_base]], labels[is_base]),
+                     accuracy(trained.new[order(new)[is_new]], labels[is_new])]
+            together = np.concatenate([trained.base, trained.new])[
+                order(np.concatenate([base, new], axis=1))]
+        else:
+            together = rankings
+        of_all = [accuracy(together[side], labels[side]) for side in (is_base, is_new)]
+        print(f"{name:<24}{percent(among[0]):>8}{percent(among[1]):>8}{percent(of_all[0]):>13}"
+              f"{percent(of_all[1]):>12}{percent(harmonic_mean(*of_all)):>8}")
+
+
+def percent(share):
+    return f"{100 * share:.2f}"
+
+
+def log(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    show_warnings_in_one_line()
+    run_script(main)

@@ -1,0 +1,237 @@
+"""Trains the learned prompt, LoRA and the head on a few images a class.
+
+    python train.py --config configs/photos.yaml [--stage 1|2] [key=value …]
+
+Stage 1 tunes CLIP: a learned prompt (CoOp, Zhou et al. 2021, arXiv 2109.01134) and LoRA in
+its encoders (Zanella and Ben Ayed 2024, arXiv 2405.18541). Stage 2 fits the head (LP++, Huang
+et al. 2024, arXiv 2404.02285) on the tuned model's frozen features, and notes how the
+original CLIP sees the training images, from which test.py tells base from new.
+Without --stage it does both.
+"""
+
+import argparse
+import hashlib
+import math
+import os
+import sys
+
+import numpy as np
+
+from models import runtime
+from models.errors import UserError, run_script, show_warnings_in_one_line
+
+run_script(runtime.prepare)  # before the imports below, which import Jittor
+
+import jittor as jt
+from jittor import nn
+
+from configs import format_config, load_config
+from data.challenge import load_challenge
+from data.views import Views, decode, read_ahead, view_batches
+from models import jclip, lora
+from models.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from models.features import encode_views, mta_features
+from models.jclip.model import unit_norm
+from models.jclip.preprocess import normalise
+from models.lp_plus_plus import LPPlusPlus
+from models.prompt import (PromptLearner, PromptQueue, class_features, classifier_features,
+                           handcrafted_prompts, tokenize_prompts)
+from prompts import PromptLibrary
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="configs/competition.yaml", help="YAML file")
+    parser.add_argument("--stage", type=int, choices=(1, 2), help="only this one")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
+    arguments = parser.parse_intermixed_args()
+
+    config = load_config(arguments.config, arguments.overrides)
+    log(format_config(config))
+    challenge = load_challenge(config.data, config.seed)
+    challenge = challenge._replace(train=decodable(challenge, config.workers))
+    log(f"{len(challenge.base)} base classes with {len(challenge.train)} images, "
+        f"{len(challenge.new)} new classes")
+    np.random.seed(config.seed)
+    jt.set_global_seed(config.seed)
+
+    model, preprocess = jclip.load(config.clip.weights)
+    lora.freeze(model)
+    clip = fingerprint(model)
+    library = PromptLibrary(config.prompts.dir)
+    base_classes = [challenge.classes[label] for label in challenge.base]
+    prompts = handcrafted_prompts(library, base_classes, config.prompts)
+    learner = PromptLearner(model, [library.name(c) for c in base_classes], config.prompt.init)
+    # Labels of the base classes alone, 0 … C-1; `challenge.base` leads back.
+    labels = np.searchsorted(challenge.base, [sample.label for sample in challenge.train])
+    paths = [sample.path for sample in challenge.train]
+
+    def checkpoint(name):
+        return os.path.join(config.output.checkpoint_dir, name)
+
+    if arguments.stage != 2:
+        features = base_image_features(model, preprocess, paths, prompts, config)
+        save_checkpoint(checkpoint("ood.pkl"), config, clip, challenge, {"features": features})
+        contexts = tune(model, learner, preprocess, paths, labels, prompts, config)
+        save_checkpoint(checkpoint("prompt_lora.pkl"), config, clip, challenge,
+                        {"lora": lora.lora_state(model), "contexts": contexts})
+    if arguments.stage != 1:
+        path = checkpoint("prompt_lora.pkl")
+        stage_1 = load_checkpoint(path, config, clip, challenge.classes,
+                                  ("data", "prompts", "prompt", "lora", "train"))
+        model = lora.load_tuned(config.clip.weights, config.lora, stage_1["lora"], path)
+        text = classifier_features(model, learner, stage_1["contexts"], prompts,
+                                   config.prompt.queue_weight)
+        features = training_features(model, preprocess, paths, config, path)
+        heads = fit_heads(features, labels, text, config)
+        save_checkpoint(checkpoint("head.pkl"), config, clip, challenge, heads)
+
+
+def decodable(challenge, n_threads):
+    """The shots that can be decoded; a warning has named the others."""
+    images = read_ahead(lambda sample: decode(sample.path) is not None, challenge.train,
+                        n_threads, ahead=8)
+    kept = [sample for sample, image in zip(challenge.train, images) if image]
+    empty = sorted(set(challenge.base) - {sample.label for sample in kept})
+    if empty:
+        raise UserError(f"class {empty[0]} ({challenge.classes[empty[0]].name}): none of its "
+                        "training images can be decoded; replace one of them")
+    return kept
+
+
+def base_image_features(model, preprocess, paths, prompts, config):
+    """MTA features (N, D) of the training images by the original CLIP.
+
+    They tell which scores base images have, so that test.py can choose its threshold.
+    """
+    text = class_features(model, prompts)
+    views = Views(preprocess, config.mta.views, config.mta.scale, config.seed)
+    features = [mta_features(encode_views(model, pixels), text, model.scale(), config.mta)
+                for _, pixels, _ in view_batches(views, paths, config.test.batch_size,
+                                                 config.workers, "original CLIP")]
+    return np.concatenate(features)
+
+
+def tune(model, learner, preprocess, paths, labels, prompts, config):
+    """Stage 1: train the learned prompt and LoRA, both in place.
+
+    Args:
+        model: CLIP, frozen; gets its low-rank additions.
+        learner: `PromptLearner` of the base classes.
+        preprocess: `jclip`'s.
+        paths: list (N) of training images.
+        labels: int array (N,).
+        prompts: list (C) of lists of handcrafted prompts.
+        config: the run's.
+
+    Returns:
+        array (K, M, W), the contexts in the queue.
+    """
+    settings = config.train
+    layers = []
+    if config.lora.encoder != "none":
+        layers = lora.apply_lora(model, config.lora.encoder, config.lora.params,
+                                 config.lora.rank, config.lora.alpha, config.lora.dropout,
+                                 config.lora.positions)
+    learner.context.start_grad()
+    groups = [{"params": [learner.context], "weight_decay": 0.0}]
+    if layers:
+        groups.append({"params": lora.parameters(layers),
+                       "weight_decay": config.lora.weight_decay})
+    optimizer = jt.optim.AdamW(groups, lr=0.0)
+    queue = PromptQueue(config.prompt.queue_length)
+    queue.push(learner.context)
+    tokens = [tokenize_prompts(model, texts) for texts in prompts]
+    views = Views(preprocess, 1, settings.scale, config.seed, whole_first=False)
+    epoch_steps = math.ceil(len(labels) / settings.batch_size)
+    step = 0
+
+    lora.set_dropout(model, True)
+    for epoch in range(settings.epochs):
+        if epoch == config.prompt.epochs:
+            learner.context.stop_grad()  # the prompt has converged; LoRA has not
+        random = np.random.RandomState([config.seed, epoch])
+        order = random.permutation(len(labels))
+        losses, n_correct = [], 0
+        for indices, pixels, bar in view_batches(
+                views, [paths[i] for i in order], settings.batch_size, config.workers,
+                f"epoch {epoch + 1}/{settings.epochs}", keys=[f"{epoch}/{i}" for i in order]):
+            groups[0]["lr"] = cosine(step, config.prompt.epochs * epoch_steps,
+                                     config.prompt.lr, 0.0)
+            if layers:
+                groups[1]["lr"] = cosine(step, settings.epochs * epoch_steps, config.lora.lr,
+                                         config.lora.min_lr)
+            targets = labels[order[indices]]
+            drawn = np.stack([rows[random.randint(len(rows))] for rows in tokens])
+            image_features = unit_norm(model.encode_image(normalise(pixels[:, 0])))
+            logits = [model.scale() * nn.matmul_transpose(image_features, text_features)
+                      for text_features in (learner.text_features(model),
+                                            unit_norm(model.encode_text(drawn)))]  # (B, C)
+            loss = sum(nn.cross_entropy_loss(each, jt.array(targets)) for each in logits) / 2
+            optimizer.step(loss)
+            losses.append(float(loss.item()))
+            n_correct += int((sum(logits).numpy().argmax(axis=1) == targets).sum())
+            bar.set_postfix(loss=f"{np.mean(losses):.3f}")
+            step += 1
+        log(f"epoch {epoch + 1}: loss {np.mean(losses):.4f}, "
+            f"training accuracy {100 * n_correct / len(labels):.1f} %")
+        if epoch < config.prompt.epochs and (epoch + 1) % config.prompt.queue_every == 0:
+            queue.push(learner.context)
+    return queue.contexts()
+
+
+def training_features(model, preprocess, paths, config, stage_1_path):
+    """Features (N, V, D) of random crops of the training images by the tuned model.
+
+    Kept in the cache folder under a name that tells the checkpoint, the images and the crops.
+    """
+    views = Views(preprocess, config.head.views, config.train.scale, config.seed,
+                  whole_first=False)
+    with open(stage_1_path, "rb") as file:
+        key = hashlib.sha1(file.read())
+    key.update(repr((paths, views.shape, views.scale, config.seed)).encode())
+    path = os.path.join(config.output.cache_dir, f"training_features_{key.hexdigest()[:16]}.npy")
+    if os.path.exists(path):
+        return np.load(path)
+    features = np.concatenate([
+        encode_views(model, pixels).numpy() for _, pixels, _ in
+        view_batches(views, paths, config.test.batch_size, config.workers, "tuned CLIP")])
+    os.makedirs(config.output.cache_dir, exist_ok=True)
+    np.save(f"{path}.tmp.npy", features)
+    os.replace(f"{path}.tmp.npy", path)
+    return features
+
+
+def fit_heads(features, labels, text, config):
+    """Stage 2: LP++ on all views; with channel re-weighting also the head without it.
+
+    Args:
+        features: array (N, V, D), unit norm.
+        labels: int array (N,).
+        text: Var (C, D), unit norm.
+
+    Returns:
+        {'head': state, 'plain_head': state}; the second is for the ablation.
+    """
+    N, V, D = features.shape
+    states = {}
+    for name, reweighting in (("head", config.head.channel_reweighting), ("plain_head", False)):
+        head = LPPlusPlus(config.head.epochs, reweighting, progress=True,
+                          accumulate_alpha=config.head.accumulate_alpha)
+        states[name] = head.fit(features.reshape(N * V, D), np.repeat(labels, V), text).state()
+    return states
+
+
+def cosine(step, n_steps, start, end):
+    """The cosine schedule at a step: `start` at 0, `end` at the last one and after it."""
+    progress = min(1.0, step / max(1, n_steps - 1))
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def log(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    show_warnings_in_one_line()
+    run_script(main)
