@@ -32,8 +32,7 @@ from models.features import encode_views, mta_features
 from models.jclip.weights import write_atomically
 from models.lp_plus_plus import LPPlusPlus
 from models.ood import base_score, recall_threshold
-from models.prompt import (PromptLearner, class_features, classifier_features,
-                           handcrafted_prompts)
+from models.prompt import PromptLearner, class_features, classifier_features, handcrafted_prompts
 from prompts import PromptLibrary
 
 N_LABELS = 5

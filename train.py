@@ -34,8 +34,14 @@ from models.features import encode_views, mta_features
 from models.jclip.model import unit_norm
 from models.jclip.preprocess import normalise
 from models.lp_plus_plus import LPPlusPlus
-from models.prompt import (PromptLearner, PromptQueue, class_features, classifier_features,
-                           handcrafted_prompts, tokenize_prompts)
+from models.prompt import (
+    PromptLearner,
+    PromptQueue,
+    class_features,
+    classifier_features,
+    handcrafted_prompts,
+    tokenize_prompts,
+)
 from prompts import PromptLibrary
 
 

@@ -71,7 +71,7 @@ class LPPlusPlus:
         """
         F, T = _var(features), _var(text_features)
         labels = np.asarray(labels)
-        N, C = F.shape[0], T.shape[0]
+        C = T.shape[0]
         counts = np.bincount(labels, minlength=C)
         if len(counts) > C or counts.min() == 0:
             raise ValueError(f"labels must cover 0 to {C - 1}; counts are {counts.tolist()}")

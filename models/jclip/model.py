@@ -48,6 +48,34 @@ class LayerNorm(nn.Module):
         return centred * (self.weight / jt.sqrt(variance + 1e-5)) + self.bias
 
 
+class AttentionMix(jt.Function):
+    """softmax(q kᵀ + mask) v over (B*H, L, d), with its gradient written out.
+
+    Jittor would fuse the softmax's backward pass into its naive batched products and so
+    compute it again for every channel; `stop_fuse` keeps them apart (5 times faster at L 65).
+    """
+
+    def execute(self, q, k, v, mask=None):
+        scores = nn.bmm_transpose(q, k)  # (B*H, L, L)
+        if mask is not None:
+            scores = scores + mask
+        shares = nn.softmax(scores, dim=-1).stop_fuse()
+        self.saved = q, k, v, shares
+        return nn.bmm(shares, v)
+
+    def grad(self, gradient):
+        q, k, v, shares = self.saved
+        d_shares = nn.bmm_transpose(gradient, v).stop_fuse()
+        mean = (d_shares * shares).sum(dim=-1, keepdims=True)
+        d_scores = (shares * (d_shares - mean)).stop_fuse()
+
+        def swap(x):
+            return x.transpose(0, 2, 1).stop_fuse()
+
+        return (nn.bmm(d_scores, k), nn.bmm(swap(d_scores), q), nn.bmm(swap(shares), gradient),
+                None)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; q, k and v come from one product, as in OpenAI's weights."""
 
@@ -67,10 +95,7 @@ class Attention(nn.Module):
             qkv = qkv + self.in_delta(x)
         qkv = qkv.reshape(B, L, 3, H, d).permute(2, 0, 3, 1, 4)  # (B, L, 3D) -> (3, B, H, L, d)
         q, k, v = (qkv[i].reshape(B * H, L, d) for i in range(3))
-        scores = nn.bmm_transpose(q * d ** -0.5, k)  # (B*H, L, L)
-        if mask is not None:
-            scores = scores + mask
-        mixed = nn.bmm(nn.softmax(scores, dim=-1), v)  # (B*H, L, d)
+        mixed = AttentionMix.apply(q * d ** -0.5, k, v, mask)
         mixed = mixed.reshape(B, H, L, d).permute(0, 2, 1, 3).reshape(B, L, D)
         if self.out_delta is not None:
             return self.out_proj(mixed) + self.out_delta(mixed)

@@ -26,6 +26,10 @@ _ADMITTED = {
 _NOT_PARAMETERS = {"input_resolution", "context_length", "vocab_size"}
 
 
+class _Refused(pickle.UnpicklingError):
+    """The file asks for something that is not admitted."""
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Rebuilds arrays, numbers, strings and plain containers; refuses everything else."""
 
@@ -34,7 +38,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         if module.startswith("numpy._core"):
             module = module.replace("numpy._core", "numpy.core", 1)
         if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it asks to call {module}.{name}")
+            raise _Refused(f"it asks to call {module}.{name}")
         return super().find_class(module, name)
 
 
@@ -59,7 +63,7 @@ def read_pickle(path):
         content = body
     try:
         return _ArrayUnpickler(io.BytesIO(content)).load()
-    except pickle.UnpicklingError as error:
+    except _Refused as error:
         raise UserError(f"{path} is refused: {error}") from error
     except Exception as error:  # a damaged pickle can fail in any way
         raise UserError(f"{path} is not a readable .pkl file ({type(error).__name__}); "

@@ -1,0 +1,54 @@
+"""Jittor is made importable before any test module imports it; small models for all tests."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from models import runtime
+
+runtime.prepare()
+
+import jittor as jt
+import numpy as np
+import pytest
+
+from models.jclip.model import CLIP, CLIPSizes, TowerSizes
+from tests.reference.weights import TOKENS, random_images, random_state
+
+SMALL = CLIPSizes(vision=TowerSizes(64, 2, 1), image_size=16, patch_size=8,
+                  text=TowerSizes(64, 2, 1), context_length=24, vocab_size=49408, embed_dim=16)
+
+
+def shapes_of(model):
+    """{name: shape} of a model's parameters."""
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+@pytest.fixture
+def small_clip():
+    """A CLIP of two blocks an encoder with random weights, the same in every test."""
+    model = CLIP(SMALL)
+    model.load_state_dict(random_state(shapes_of(model)))
+    return model
+
+
+@pytest.fixture
+def unit_rows():
+    """rows(n, …, D, seed): float32 arrays whose last axis has length 1."""
+    def rows(*shape, seed=0):
+        values = np.random.RandomState(seed).normal(size=shape).astype(np.float32)
+        return values / np.linalg.norm(values, axis=-1, keepdims=True)
+    return rows
+
+
+@pytest.fixture
+def images():
+    """Preprocessed images for `small_clip`: Var (3, 3, 16, 16)."""
+    return jt.array(random_images(3, 16))
+
+
+@pytest.fixture
+def tokens():
+    """Tokens of texts of unlike length: int32 (3, 24)."""
+    return TOKENS.copy()

@@ -1,0 +1,93 @@
+"""Metrics against values computed by hand and plain counting."""
+
+import math
+
+import numpy as np
+import pytest
+
+from data.metrics import accuracy, auroc, fpr_at_recall, harmonic_mean
+
+
+@pytest.mark.parametrize("k, expected", [(1, 0.25), (2, 0.5), (3, 0.75), (5, 0.75)])
+def test_accuracy_is_the_share_among_the_first_k(k, expected):
+    rankings = np.array([[3, 1, 2], [1, 3, 2], [1, 2, 3], [1, 2, 4]])
+    assert accuracy(rankings, np.array([3, 3, 3, 3]), k) == expected
+
+
+def test_accuracy_counts_the_first_by_default_and_takes_lists():
+    assert accuracy([[0, 1], [0, 1], [1, 0]], [0, 1, 1]) == pytest.approx(2 / 3)
+
+
+def test_accuracy_of_no_images_is_nan():
+    assert math.isnan(accuracy(np.zeros((0, 5), int), np.zeros(0, int)))
+
+
+@pytest.mark.parametrize("a, b, expected", [
+    (0.5, 0.5, 0.5), (1.0, 0.5, 2 / 3), (0.6, 0.3, 0.4), (0.0, 0.9, 0.0), (0.0, 0.0, 0.0)])
+def test_harmonic_mean(a, b, expected):
+    assert harmonic_mean(a, b) == pytest.approx(expected)
+    assert harmonic_mean(b, a) == pytest.approx(expected)
+
+
+def test_harmonic_mean_with_nan_is_nan():
+    """An accuracy of no images must not turn into a number."""
+    assert math.isnan(harmonic_mean(float("nan"), 0.5))
+
+
+@pytest.mark.parametrize("positives, negatives, expected", [
+    ([3, 4], [1, 2], 1.0),
+    ([1, 2], [3, 4], 0.0),
+    ([1, 1], [1, 1, 1], 0.5),
+    ([2, 3], [1, 2], 0.875),        # 3 pairs won, 1 drawn, of 4
+    ([1, 4, 5], [2, 3], 4 / 6),
+    ([0.5], [0.5, 0.2], 0.75),
+])
+def test_auroc_by_hand(positives, negatives, expected):
+    scores = np.array(positives + negatives, float)
+    positive = np.arange(len(scores)) < len(positives)
+    assert auroc(scores, positive) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n_levels", [2, 5, 1000])
+@pytest.mark.parametrize("seed", range(5))
+def test_auroc_is_the_share_of_pairs_won(seed, n_levels):
+    rng = np.random.RandomState(seed)
+    positive = rng.rand(60) < 0.3
+    scores = rng.randint(n_levels, size=60) + n_levels // 2 * positive
+    won = [float(p > n) + 0.5 * float(p == n)
+           for p in scores[positive] for n in scores[~positive]]
+    assert auroc(scores, positive) == pytest.approx(np.mean(won), abs=1e-12)
+    assert auroc(-scores, positive) == pytest.approx(1 - np.mean(won), abs=1e-12)
+    assert auroc(scores, ~positive) == pytest.approx(1 - np.mean(won), abs=1e-12)
+    assert auroc(np.exp(scores / n_levels), positive) == auroc(scores, positive)
+
+
+@pytest.mark.parametrize("metric", [auroc, fpr_at_recall])
+@pytest.mark.parametrize("positive", [[True, True], [False, False], []])
+def test_one_kind_alone_is_nan(metric, positive):
+    scores = np.arange(len(positive), dtype=float)
+    assert math.isnan(metric(scores, np.array(positive, bool)))
+
+
+def fpr(positives, negatives, **arguments):
+    scores = np.array(list(positives) + list(negatives), float)
+    return fpr_at_recall(scores, np.arange(len(scores)) < len(positives), **arguments)
+
+
+def test_fpr_at_recall_by_hand():
+    # Of 10 positives none may be missed for 95 %, of 21 one may.
+    assert fpr(range(10, 20), [9, 10, 11, 30]) == 0.75
+    assert fpr(range(21), [0, 0.5, 1, 50]) == 0.5
+    assert fpr(range(21), [0, 0.5, 1, 50], recall=1.0) == 1.0
+    assert fpr([5, 5, 5], [1, 4, 4.9]) == 0.0
+    assert fpr([5, 5, 5], [5, 6]) == 1.0
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError,
+                   reason="np.quantile's rank counts from n - 1, so one positive too many is kept")
+@pytest.mark.parametrize("n, recall", [(100, 0.95), (20, 0.95), (50, 0.98), (4, 0.5)])
+def test_fpr_at_recall_is_the_lowest_that_reaches_it(n, recall):
+    positives = np.arange(n)
+    negatives = positives - 0.5  # one below each positive
+    reaching = [t for t in positives if (positives >= t).mean() >= recall]
+    assert fpr(positives, negatives, recall=recall) == (negatives >= max(reaching)).mean()

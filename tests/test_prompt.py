@@ -1,0 +1,106 @@
+"""Text features of classes: learned context, queue, and handcrafted prompts."""
+
+import jittor as jt
+import numpy as np
+import pytest
+
+from models.errors import UserError
+from models.jclip.model import unit_norm
+from models.lora import freeze
+from models.prompt import (
+    PromptLearner,
+    PromptQueue,
+    class_features,
+    classifier_features,
+    encode_texts,
+    queue_features,
+    tokenize_prompts,
+    without_long_prompts,
+)
+
+NAMES = ["cat", "Shiba Inu dog", "kite"]
+
+
+def test_the_untrained_context_is_the_prompt_it_starts_from(small_clip):
+    learner = PromptLearner(small_clip, NAMES, "a photo of a")
+    assert tuple(learner.context.shape) == (4, 64)
+    expected = encode_texts(small_clip, [f"a photo of a {name}." for name in NAMES]).numpy()
+    np.testing.assert_allclose(learner.text_features(small_clip).numpy(), expected, atol=1e-5)
+    rows = learner.text_features(small_clip, rows=[2, 0]).numpy()
+    np.testing.assert_allclose(rows, expected[[2, 0]], atol=1e-5)
+
+
+def test_only_the_context_learns(small_clip):
+    freeze(small_clip)
+    learner = PromptLearner(small_clip, NAMES)
+    assert learner.parameters() == [learner.context] or len(learner.parameters()) == 1
+    before = {n: p.numpy().copy() for n, p in small_clip.named_parameters()}
+    start = learner.context.numpy().copy()
+    learner.context.start_grad()
+    optimizer = jt.optim.AdamW([learner.context], lr=1e-2)
+    for _ in range(2):
+        optimizer.step(learner.text_features(small_clip)[0].sum())
+    assert np.abs(learner.context.numpy() - start).min() > 1e-4
+    for name, parameter in small_clip.named_parameters():
+        np.testing.assert_array_equal(parameter.numpy(), before[name], err_msg=name)
+
+
+def test_the_embeddings_it_started_from_do_not_move_with_it(small_clip):
+    learner = PromptLearner(small_clip, NAMES)
+    embeddings = small_clip.token_embedding.weight.numpy().copy()
+    learner.context.update(learner.context + 1)
+    jt.sync_all()
+    np.testing.assert_array_equal(small_clip.token_embedding.weight.numpy(), embeddings)
+
+
+def test_the_queue_drops_its_oldest():
+    queue = PromptQueue(2)
+    for value in range(3):
+        queue.push(jt.ones((4, 8)) * value)
+    assert len(queue) == 2
+    np.testing.assert_array_equal(queue.contexts()[:, 0, 0], [1, 2])
+    with pytest.raises(UserError, match="queue_length is 0"):
+        PromptQueue(0)
+
+
+def test_the_queue_keeps_a_context_as_it_was():
+    queue, context = PromptQueue(2), jt.zeros((1, 2))
+    queue.push(context)
+    context.update(context + 1)
+    np.testing.assert_array_equal(queue.contexts(), np.zeros((1, 1, 2)))
+
+
+def test_weights_of_queue_and_handcrafted(small_clip):
+    learner = PromptLearner(small_clip, NAMES)
+    contexts = np.stack([learner.context.numpy(), learner.context.numpy() + 0.3])
+    prompts = [[f"a {name}", f"a drawing of a {name}"] for name in NAMES]
+    queue = queue_features(small_clip, learner, contexts).numpy()
+    each = [learner.text_features(small_clip, c).numpy() for c in contexts]
+    mean = (each[0] + each[1]) / 2
+    np.testing.assert_allclose(queue, mean / np.linalg.norm(mean, axis=1, keepdims=True),
+                               atol=1e-6)
+    handcrafted = class_features(small_clip, prompts).numpy()
+    for weight, expected in ((0.0, handcrafted), (1.0, queue), (0.3, unit_norm(
+            jt.array(0.3 * queue + 0.7 * handcrafted)).numpy())):
+        ours = classifier_features(small_clip, learner, contexts, prompts, weight).numpy()
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_class_features_are_means_of_unit_features(small_clip):
+    prompts = [["a cat", "a small photo of a cat"], ["a dog"], ["a cat", "a kite", "a dog"]]
+    ours = class_features(small_clip, prompts, batch_size=2).numpy()
+    for row, texts in zip(ours, prompts):
+        each = unit_norm(small_clip.encode_text(tokenize_prompts(small_clip, texts))).numpy()
+        mean = each.mean(axis=0)
+        np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-5)
+
+
+def test_long_prompts_are_left_out_but_never_all():
+    prompts = [["a cat", "a cat on the mat"], ["a very long text", "a longer text by far"]]
+    assert without_long_prompts(prompts, 5) == [["a cat"], ["a very long text"]]
+    assert without_long_prompts(prompts, None) == prompts
+
+
+def test_an_empty_start_is_refused(small_clip):
+    with pytest.raises(UserError, match="prompt.init"):
+        PromptLearner(small_clip, NAMES, " ")

@@ -1,0 +1,283 @@
+"""The prompt files: the repository's own, what is made of them, and what the schema refuses."""
+
+import glob
+import json
+import os
+
+import pytest
+
+import prompts
+from data.challenge import ClassName
+from models.errors import UserError
+from prompts import ENLARGED, GENERAL, PromptLibrary
+
+FOLDER = os.path.dirname(os.path.abspath(prompts.__file__))
+
+
+def content(domain="Pet", templates=("a pet, a {}.",), **classes):
+    return {"domain": domain, "templates": list(templates), "classes": classes}
+
+
+@pytest.fixture
+def make_library(tmp_path):
+    """make_library(a=…, b=…) -> library of files a.json, b.json, … in `tmp_path`."""
+    def make(**files):
+        for name, text in files.items():
+            text = text if isinstance(text, str) else json.dumps(text)
+            (tmp_path / f"{name}.json").write_text(text, encoding="utf-8")
+        return PromptLibrary(str(tmp_path))
+    return make
+
+
+@pytest.fixture
+def library(make_library):
+    return make_library(
+        general=content("general", ["a photo of a {}.", "a picture of the {}.", "one {}."]),
+        pets=content("Pet", ["a pet, a {}.", "my {} at home."],
+                     Guinea_Pig={"name": "guinea pig", "group": "small", "descriptions": [
+                         "a round rodent without a tail.", "my guinea pig at home."]},
+                     cat={"descriptions": ["a cat with whiskers."]},
+                     dog={"name": "house dog"}),
+        enlarged=content("enlarged", [], **{
+            "lynx": {"group": "wild"}, "Guinea pig": {}, "CAT": {}, "house_dog": {},
+            "Polar Bear": {"name": "polar bear"}}))
+
+
+GUINEA_PIG = ClassName("Pet", "Guinea Pig")
+
+
+# The repository's own files
+
+
+@pytest.fixture(scope="module")
+def files():
+    """{domain: content} of the repository's files; a name that stands twice is an error."""
+    def once(pairs):
+        keys = [key for key, _ in pairs]
+        assert len(set(keys)) == len(keys), [key for key in keys if keys.count(key) > 1]
+        return dict(pairs)
+
+    found = {}
+    for path in glob.glob(os.path.join(FOLDER, "*.json")):
+        with open(path, encoding="utf-8") as file:
+            read = json.load(file, object_pairs_hook=once)
+        assert os.path.basename(path) == read["domain"] + ".json"
+        found[read["domain"]] = read
+    assert {GENERAL, ENLARGED} < set(found)
+    return found
+
+
+def test_the_repositorys_files_are_of_the_schema(files):
+    own = PromptLibrary(FOLDER)
+    for domain, read in files.items():
+        for name in read["classes"]:
+            texts = own.prompts(ClassName(domain, name), n_general=2)
+            assert len(texts) == len(set(texts)) >= 2, (domain, name)
+            assert not [t for t in texts if "{" in t or "_" in t or t != t.strip()], (domain, name)
+
+
+def test_the_repositorys_files_have_templates_and_descriptions(files):
+    for domain, read in files.items():
+        assert (len(read["templates"]) == 0) == (domain == ENLARGED), domain
+        if domain != ENLARGED:
+            for name, entry in read["classes"].items():
+                assert len(set(entry["descriptions"])) >= 3, (domain, name)
+        if domain not in (GENERAL, ENLARGED):
+            assert read["classes"], domain
+
+
+def test_the_enlarged_list_is_large(files):
+    assert len(files[ENLARGED]["classes"]) >= 1000
+    rows = PromptLibrary(FOLDER).enlarged_prompts([], n_general=2)
+    assert len(rows) == len(files[ENLARGED]["classes"])
+    assert all(len(row) == 2 for row in rows)
+    assert len({row[0] for row in rows}) == len(rows)
+
+
+# Prompts of a class
+
+
+def test_a_class_gets_its_domains_templates_and_its_descriptions(library):
+    assert library.prompts(GUINEA_PIG) == [
+        "a pet, a guinea pig.", "my guinea pig at home.", "a round rodent without a tail."]
+
+
+@pytest.mark.parametrize("arguments, expected", [
+    ({"n_general": 2, "domain": False, "descriptions": False},
+     ["a photo of a guinea pig.", "a picture of the guinea pig."]),
+    ({"n_general": 1, "descriptions": False},
+     ["a photo of a guinea pig.", "a pet, a guinea pig.", "my guinea pig at home."]),
+    ({"domain": False}, ["a round rodent without a tail.", "my guinea pig at home."]),
+    ({"n_general": 9, "domain": False, "descriptions": False},
+     ["a photo of a guinea pig.", "a picture of the guinea pig.", "one guinea pig."]),
+    ({"domain": False, "descriptions": False},  # nothing is left, so the domain's are used
+     ["a pet, a guinea pig.", "my guinea pig at home."]),
+])
+def test_each_kind_of_prompt_can_be_chosen(library, arguments, expected):
+    assert library.prompts(GUINEA_PIG, **arguments) == expected
+
+
+@pytest.mark.parametrize("domain, name", [
+    ("Pet", "Guinea Pig"), ("pet", "guinea pig"), ("PET", "GUINEA_PIG"), ("Pet", "Guinea_Pig")])
+def test_case_and_underscores_do_not_matter(library, domain, name):
+    assert library.name(ClassName(domain, name)) == "guinea pig"
+    assert library.prompts(ClassName(domain, name)) == library.prompts(GUINEA_PIG)
+
+
+def test_an_unknown_class_gets_its_domains_templates(library):
+    hamster = ClassName("Pet", "Golden Hamster")
+    assert library.name(hamster) == "Golden Hamster"
+    assert library.prompts(hamster) == ["a pet, a Golden Hamster.", "my Golden Hamster at home."]
+    assert library.prompts(hamster, domain=False) == library.prompts(hamster)
+
+
+@pytest.mark.parametrize("domain", ["Tools", ""])
+def test_an_unknown_domain_gets_the_general_templates(library, domain):
+    saw = ClassName(domain, "saw")
+    expected = ["a photo of a saw.", "a picture of the saw.", "one saw."]
+    assert library.name(saw) == "saw"
+    assert library.prompts(saw) == expected
+    assert library.prompts(saw, n_general=1) == expected[:1]
+
+
+def test_a_class_is_looked_up_in_its_own_domain_alone(library):
+    assert library.prompts(ClassName("Tools", "cat"), n_general=1) == ["a photo of a cat."]
+
+
+def test_a_name_with_braces_is_left_as_it_is(library):
+    assert library.prompts(ClassName("Tools", "{0} {}"), n_general=1) == ["a photo of a {0} {}."]
+
+
+def test_a_class_without_a_name_is_called_as_it_is_listed(library):
+    assert library.name(ClassName("Pet", "Cat")) == "cat"
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError,
+                   reason="the name left out becomes the key with its underscores")
+def test_a_name_left_out_is_the_key_with_spaces(make_library):
+    pets = make_library(general=content("general"), pets=content(Shiba_Dog={}))
+    assert pets.prompts(ClassName("Pet", "Shiba Dog")) == ["a pet, a Shiba Dog."]
+
+
+# The enlarged list
+
+
+def test_the_enlarged_list_leaves_out_the_data_sets_names(library):
+    def listed(*classes):
+        return [row[0] for row in library.enlarged_prompts(classes, n_general=1)]
+
+    everything = listed()
+    assert len(everything) == 5 and "a photo of a lynx." in everything
+    assert set(everything) - set(listed(ClassName("Pet", "cat"))) == {"a photo of a CAT."}
+    # By what it is listed as and by what captions call it, in any domain.
+    assert set(everything) - set(listed(GUINEA_PIG)) == {"a photo of a Guinea pig."}
+    assert set(everything) - set(listed(ClassName("Zoo", "polar_bear"))) == {
+        "a photo of a polar bear."}
+    assert len(set(everything) - set(listed(ClassName("Pet", "dog")))) == 1
+    assert listed(ClassName("Zoo", "bear")) == everything
+
+
+@pytest.mark.parametrize("n_general, expected", [(0, 1), (1, 1), (2, 2), (4, 3)])
+def test_enlarged_prompts_take_general_templates_and_one_at_least(library, n_general, expected):
+    rows = library.enlarged_prompts([], n_general=n_general)
+    assert rows[0] == ["a photo of a lynx.", "a picture of the lynx.", "one lynx."][:expected]
+    assert {len(row) for row in rows} == {expected}
+
+
+def test_without_an_enlarged_list_there_are_no_enlarged_prompts(make_library):
+    assert make_library(general=content("general")).enlarged_prompts([]) == []
+
+
+# The schema
+
+
+def test_names_descriptions_and_groups_may_be_left_out(make_library):
+    pets = make_library(general=content("general"), pets=content(
+        cat={}, dog={"name": "hound"}, cow={"group": "farm"}, pig={"descriptions": []}))
+    assert pets.prompts(ClassName("Pet", "pig")) == ["a pet, a pig."]
+
+
+@pytest.mark.parametrize("pets, message", [
+    ({"domain": "Pet", "templates": []}, "needs the keys domain, templates and classes"),
+    ({"templates": [], "classes": {}}, "needs the keys domain, templates and classes"),
+    ({"domain": "Pet", "classes": {}}, "needs the keys domain, templates and classes"),
+    ({**content(), "source": "x"}, "needs the keys domain, templates and classes, and no other"),
+    ([], "needs the keys domain, templates and classes"),
+    (content(domain=""), "domain must be a name"),
+    (content(domain=3), "domain must be a name"),
+    ({**content(), "templates": "a {}."}, "templates must be a list of texts"),
+    (content(templates=["a {}.", 3]), "templates must be a list of texts"),
+    (content(templates=["a {}.", " "]), "templates must be a list of texts"),
+    (content(templates=["a {}.", "a photo."]), "template 'a photo.' must have exactly one {}"),
+    (content(templates=["a {} and a {}."]), "'a {} and a {}.' must have exactly one {}"),
+    (content(templates=["a {0}."]), "template 'a {0}.' must have exactly one {}"),
+    (content(templates=["a {name}."]), "template 'a {name}.' must have exactly one {}"),
+    (content(templates=["a {} }."]), "template 'a {} }.' must have exactly one {}"),
+    ({**content(), "classes": ["cat"]}, "classes must map names to entries"),
+    (content(cat=["a cat."]), "class 'cat' may have name, group and descriptions"),
+    (content(cat={"description": "a cat."}), "class 'cat' may have name, group and descriptions"),
+    (content(cat={"descriptions": "a cat."}), "'cat': descriptions must be a list of texts"),
+    (content(cat={"descriptions": ["a cat.", 3]}), "'cat': descriptions must be a list of texts"),
+    (content(cat={"descriptions": [""]}), "class 'cat': descriptions must be a list of texts"),
+    (content(cat={"descriptions": None}), "class 'cat': descriptions must be a list of texts"),
+    (content(cat={"name": ""}), "class 'cat': name must be a text"),
+    (content(cat={"name": 3}), "class 'cat': name must be a text"),
+    (content(Big_Cat={}, **{"big cat": {}}), "class 'big cat' is listed twice"),
+    (content(Cat={}, cat={}), "class 'cat' is listed twice"),
+    ("{", "cannot read the prompts"),
+    ("", "cannot read the prompts"),
+])
+def test_a_file_of_another_schema_is_named(make_library, tmp_path, pets, message):
+    with pytest.raises(UserError) as error:
+        make_library(general=content("general"), pets=pets)
+    assert str(tmp_path / "pets.json") in str(error.value)
+    assert message in str(error.value)
+
+
+@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception,
+                   reason="json.load keeps the last of two equal keys")
+def test_a_class_written_twice_the_same_way_is_refused(make_library):
+    pets = '{"domain": "Pet", "templates": [], "classes": {"cat": {"name": "a"}, "cat": {}}}'
+    with pytest.raises(UserError, match="'cat' is listed twice"):
+        make_library(general=content("general"), pets=pets)
+
+
+@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception,
+                   reason="general templates may be empty, so no prompt is left")
+def test_general_templates_are_required(make_library):
+    with pytest.raises(UserError, match="general"):
+        make_library(general=content("general", []))
+
+
+def test_a_file_that_is_not_utf_8_is_named(make_library, tmp_path):
+    (tmp_path / "pets.json").write_bytes('{"domain": "Crème"}'.encode("latin-1"))
+    with pytest.raises(UserError, match="cannot read the prompts") as error:
+        make_library(general=content("general"))
+    assert str(tmp_path / "pets.json") in str(error.value)
+
+
+def test_two_files_of_a_domain_are_refused(make_library, tmp_path):
+    with pytest.raises(UserError, match="the domain 'PET' has another file") as error:
+        make_library(general=content("general"), cats=content("Pet"), dogs=content("PET"))
+    assert str(tmp_path / "dogs.json") in str(error.value)
+
+
+def test_the_general_domain_is_required(make_library, tmp_path):
+    with pytest.raises(UserError, match="no file for the domain 'general'") as error:
+        make_library(pets=content())
+    assert str(tmp_path) in str(error.value)
+
+
+def test_a_folder_without_prompts_is_named(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    for folder in (str(tmp_path), str(tmp_path / "none")):
+        with pytest.raises(UserError, match="no prompt files in") as error:
+            PromptLibrary(folder)
+        assert folder in str(error.value)
+
+
+def test_a_folder_with_brackets_in_its_name_is_read(tmp_path):
+    folder = tmp_path / "prompts [1]"
+    folder.mkdir()
+    (folder / "general.json").write_text(json.dumps(content("general")))
+    assert PromptLibrary(str(folder)).prompts(ClassName("", "cat")) == ["a pet, a cat."]

@@ -1,0 +1,218 @@
+"""train.py and test.py as users run them, on a tiny set of coloured squares."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from models.jclip.model import CLIP
+from models.jclip.weights import read_pickle, write_pickle
+from tests.conftest import SMALL, shapes_of
+from tests.reference.weights import random_state
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+COLOURS = [(220, 30, 30), (30, 200, 40), (40, 60, 220), (230, 220, 40), (200, 40, 210),
+           (40, 210, 210)]
+N_BASE = 4
+CLASSES = ["Animal_red_fox", "Animal_tree frog", "Object_blue_vase", "Food_lemon_pie",
+           "Car_pink_coupe", "Car_cyan_van"]
+
+
+def picture(label, seed):
+    random = np.random.RandomState([label, seed])
+    pixels = np.clip(np.array(COLOURS[label]) + random.normal(0, 25, (20, 24, 3)), 0, 255)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with weights, data and a config whose training takes seconds."""
+    folder = tmp_path_factory.mktemp("workplace")
+    write_pickle(str(folder / "clip.pkl"), random_state(shapes_of(CLIP(SMALL))))
+    data = folder / "Dataset"
+    train = data / "TrainSet" / "TrainSet"
+    lines = []
+    for label in range(N_BASE):
+        (train / str(label)).mkdir(parents=True)
+        for i in range(3):
+            picture(label, i).save(train / str(label) / f"{i}.jpg")
+            lines.append(f"TrainSet/{label}/{i}.jpg {label}\r\n")
+    (data / "train.txt").write_bytes("".join(lines).encode())
+    (data / "classes.txt").write_bytes(b"\xef\xbb\xbf" + "\n\n".join(
+        f"{name} {i}" for i, name in enumerate(CLASSES)).encode())
+    (data / "TestSetB").mkdir()
+    labels = []
+    for i in range(12):
+        picture(i % 6, 50 + i).save(data / "TestSetB" / f"image_{i}.png")
+        labels.append(f"image_{i}.png {i % 6}\n")
+    (folder / "labels.txt").write_text("".join(labels))
+    (folder / "tiny.yaml").write_text(yaml.safe_dump({
+        "data": {"root": str(data), "shots": 2}, "workers": 1,
+        "clip": {"weights": str(folder / "clip.pkl")},
+        "output": {"checkpoint_dir": str(folder / "weights"), "cache_dir": str(folder / "cache")},
+        "prompts": {"dir": os.path.join(ROOT, "prompts"), "descriptions": False, "enlarged": 0},
+        "prompt": {"epochs": 1, "queue_every": 1}, "train": {"epochs": 2, "batch_size": 4},
+        "head": {"views": 2, "epochs": 20}, "mta": {"views": 3}}))
+    return folder
+
+
+def run(script, folder, *arguments, config="tiny.yaml"):
+    return subprocess.run(
+        [sys.executable, os.path.join(ROOT, script), "--config", str(folder / config),
+         *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=500)
+
+
+@pytest.fixture(scope="module")
+def trained(workplace):
+    """The workplace after training, and the lines of its first result."""
+    done = run("train.py", workplace)
+    assert done.returncode == 0, done.stderr[-2000:]
+    done = run("test.py", workplace, "--output", workplace / "first.txt")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return workplace, (workplace / "first.txt").read_text().splitlines()
+
+
+def test_every_image_gets_five_different_labels(trained):
+    _, lines = trained
+    assert [line.split()[0] for line in lines] == [f"image_{i}.png" for i in range(12)]
+    for line in lines:
+        labels = [int(label) for label in line.split()[1:]]
+        assert len(set(labels)) == len(labels) == 5 and set(labels) <= set(range(6))
+        # Base classes first for a base image, new ones first for a new image.
+        sides = [label < N_BASE for label in labels]
+        assert sides == sorted(sides, reverse=sides[0])
+
+
+def test_the_same_seed_gives_the_same_bytes(trained, tmp_path):
+    folder, _ = trained
+    weights, output = tmp_path / "weights", tmp_path / "again.txt"
+    settings = [f"output.checkpoint_dir={weights}", f"output.cache_dir={tmp_path / 'cache'}",
+                "workers=0"]
+    for script, arguments in (("train.py", []), ("test.py", ["--output", output])):
+        done = run(script, folder, *arguments, *settings)
+        assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("prompt_lora.pkl", "head.pkl", "ood.pkl"):
+        ours, first = (read_pickle(str(place / name)) for place in (weights, folder / "weights"))
+        for key in set(ours) - {"config"}:
+            np.testing.assert_equal(ours[key], first[key], err_msg=f"{name} {key}")
+    assert output.read_bytes() == (folder / "first.txt").read_bytes()
+
+
+def test_labels_and_ablation_are_reported(trained, tmp_path):
+    folder, _ = trained
+    done = run("test.py", folder, "--output", tmp_path / "r.txt", "--ablate", "--labels",
+               folder / "labels.txt")
+    assert done.returncode == 0, done.stderr[-2000:]
+    for part in ("zero-shot", "+ learned prompt", "+ queue average", "+ LoRA", "+ head",
+                 "+ channel re-weighting", "+ MTA", "+ OOD", "AUROC", "FPR95", "harmonic mean",
+                 "Animal", "Car"):
+        assert part in done.stdout, part
+    ranked = [line.split() for line in (tmp_path / "r.txt").read_text().splitlines()]
+    right = np.mean([int(line[1]) == i % 6 for i, line in enumerate(ranked)])
+    total = next(line for line in done.stdout.splitlines() if line.startswith("all"))
+    assert f"top-1 {100 * right:.2f}" in total
+
+
+def test_an_image_that_cannot_be_decoded_still_gets_a_line(trained, tmp_path):
+    folder, lines = trained
+    data = tmp_path / "Dataset"
+    shutil.copytree(folder / "Dataset", data)
+    (data / "TestSetB" / "image_5.png").write_bytes(b"no picture")
+    done = run("test.py", folder, "--output", tmp_path / "r.txt", f"data.root={data}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "warning:" in done.stderr and "image_5.png" in done.stderr
+    ours = (tmp_path / "r.txt").read_text().splitlines()
+    assert len(ours) == 12 and len(ours[5].split()) == 6
+    assert [line for line in ours if "image_5" not in line] == [
+        line for line in lines if "image_5" not in line]
+
+
+def test_train_sh_runs_both_stages(workplace, tmp_path):
+    config = yaml.safe_load((workplace / "tiny.yaml").read_text())
+    config["output"] = {"checkpoint_dir": str(tmp_path / "w"), "cache_dir": str(tmp_path / "c")}
+    config["train"]["epochs"] = 1
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(config))
+    done = subprocess.run(["bash", "train.sh", str(tmp_path / "short.yaml")], cwd=ROOT,
+                          capture_output=True, text=True, timeout=500,
+                          env={**os.environ, "PATH": os.path.dirname(sys.executable) + ":"
+                               + os.environ["PATH"]})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(os.listdir(tmp_path / "w")) == ["head.pkl", "ood.pkl", "prompt_lora.pkl"]
+
+
+def spoil(name, content):
+    def change(data):
+        (data / name).write_bytes(content)
+    return change
+
+
+def remove(name):
+    def change(data):
+        path = data / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return change
+
+
+def spoil_a_class(data):
+    for path in (data / "TrainSet" / "TrainSet" / "1").iterdir():
+        path.write_bytes(b"no picture")
+
+
+@pytest.mark.parametrize("script, change, settings, words", [
+    ("train.py", remove("classes.txt"), [], ["classes.txt", "README"]),
+    ("train.py", remove("train.txt"), [], ["train.txt"]),
+    ("train.py", remove("TrainSet/TrainSet/2"), [], ["train.txt, line 7", "TrainSet/2/0.jpg"]),
+    ("train.py", spoil("train.txt", b"TrainSet/0/0.jpg 6\n"), [], ["label 6", "0 to 5"]),
+    ("train.py", spoil_a_class, [], ["class 1", "tree frog"]),
+    ("train.py", None, ["clip.weights=/nowhere/clip.pkl"], ["/nowhere/clip.pkl"]),
+    ("train.py", None, ["lora.rnak=3"], ["lora.rnak", "lora.rank"]),
+    ("train.py", None, ["lora.positions=[5]"], ["lora.positions"]),
+    ("train.py", None, ["prompts.dir=/nowhere"], ["/nowhere", "prompts.dir"]),
+    ("test.py", remove("TestSetB"), [], ["TestSetB"]),
+    ("test.py", None, ["output.checkpoint_dir=/nowhere"], ["/nowhere", "train.py"]),
+    ("test.py", None, ["lora.rank=2"], ["lora.rank: 4 when trained, 2 now"]),
+    ("test.py", spoil("classes.txt", b"A_b 0\nA_c 1\n"), [], ["another class list", "6", "2"]),
+    ("test.py", None, ["--labels", "/nowhere/l.txt"], ["/nowhere/l.txt"]),
+    ("test.py", None, ["--ablate"], ["--labels"]),
+])
+def test_a_mistake_ends_in_one_line(trained, tmp_path, script, change, settings, words):
+    folder, _ = trained
+    arguments = list(settings)
+    if change:
+        shutil.copytree(folder / "Dataset", tmp_path / "Dataset")
+        change(tmp_path / "Dataset")
+        arguments.append(f"data.root={tmp_path / 'Dataset'}")
+    if script == "test.py":
+        arguments += ["--output", tmp_path / "r.txt"]
+    else:
+        arguments.append(f"output.checkpoint_dir={tmp_path / 'weights'}")
+    done = run(script, folder, *arguments)
+    assert done.returncode == 2, done.stderr[-2000:]
+    error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == error[0]
+    for word in words:
+        assert word in error[0]
+    assert not os.path.exists(tmp_path / "r.txt") and not os.path.exists(tmp_path / "weights")
+
+
+def test_a_missing_config_is_named(workplace):
+    for script in ("train.py", "test.py"):
+        done = run(script, workplace, config="none.yaml")
+        assert done.returncode == 2 and "none.yaml" in done.stderr.splitlines()[-1]
+
+
+def test_weights_of_another_model_are_refused(trained, tmp_path):
+    folder, _ = trained
+    state = random_state(shapes_of(CLIP(SMALL)))
+    state["visual.proj"] = state["visual.proj"] + 1
+    write_pickle(str(tmp_path / "other.pkl"), state)
+    done = run("test.py", folder, f"clip.weights={tmp_path / 'other.pkl'}", "--output",
+               tmp_path / "r.txt")
+    assert done.returncode == 2
+    assert "other CLIP weights" in done.stderr.splitlines()[-1]
