@@ -24,14 +24,14 @@ import jittor as jt
 
 from configs import load_config
 from data.challenge import list_images, read_classes, read_labels
-from data.metrics import accuracy, auroc, fpr_at_recall, harmonic_mean
+from data.metrics import accuracy, auroc, fpr_at_recall, harmonic_mean, recall_threshold
 from data.views import Views, view_batches
 from models import jclip, lora
 from models.checkpoint import fingerprint, load_checkpoint
 from models.features import encode_views, mta_features
 from models.jclip.weights import write_atomically
 from models.lp_plus_plus import LPPlusPlus
-from models.ood import base_score, recall_threshold
+from models.ood import base_score
 from models.prompt import PromptLearner, class_features, classifier_features, handcrafted_prompts
 from prompts import PromptLibrary
 

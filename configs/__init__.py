@@ -10,6 +10,10 @@ from models.errors import UserError
 _DEFAULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "default.yaml")
 
 
+# Keys that take a list as well as what their default is.
+_OR_A_LIST = {"lora.positions"}
+
+
 class Config:
     """Settings as attributes: `config.lora.rank`; `to_dict()` gives the plain dict."""
 
@@ -17,10 +21,9 @@ class Config:
         self._values = values
 
     def __getattr__(self, name):
-        try:
-            value = self._values[name]
-        except KeyError:
-            raise AttributeError(f"no config key {name!r}") from None
+        if name.startswith("_") or name not in self._values:
+            raise AttributeError(f"no config key {name!r}")
+        value = self._values[name]
         return Config(value) if isinstance(value, dict) else value
 
     def to_dict(self):
@@ -47,7 +50,7 @@ def load_config(path=None, overrides=()):
             raise UserError(f"{override!r} is not of the form key=value")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             raise UserError(f"{override!r}: the value is not YAML") from None
         for part in reversed(key.split(".")):
             value = {part: value}
@@ -83,7 +86,7 @@ def _read_yaml(path):
             values = yaml.safe_load(file)
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a bad date
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if values is None:
         return {}
@@ -111,18 +114,18 @@ def _merge(values, changes, source, prefix=""):
 
 def _checked(name, value, default, source):
     """The value, if its type is the default's; a key whose default is null takes any."""
-    if default is None or value is None and isinstance(default, str):
+    if default is None or name in _OR_A_LIST and isinstance(value, list):
         return value
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(default, float) and isinstance(value, str):
-        try:  # YAML reads 2e-4 (without a point) as text
-            return float(value)
-        except ValueError:
+    if isinstance(default, float) and not isinstance(value, (bool, list, dict, type(None))):
+        try:  # YAML reads 1 as int and 2e-4 (without a point) as text
+            value = float(value)
+        except (ValueError, TypeError):
             pass
-    if type(value) is not type(default):
+    if type(value) is not type(default) or value != value:
         raise UserError(f"{source}: {name} must be a {type(default).__name__} like "
                         f"{default!r}, not {value!r}")
-    if isinstance(default, list) and default and isinstance(default[0], float):
+    if isinstance(default, list):
+        if isinstance(default[0], float) and len(value) != len(default):
+            raise UserError(f"{source}: {name} must have {len(default)} numbers like {default}")
         return [_checked(f"{name}[{i}]", v, default[0], source) for i, v in enumerate(value)]
     return value

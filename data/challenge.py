@@ -108,10 +108,13 @@ def load_challenge(settings, seed):
         `Challenge`.
 
     Raises:
-        UserError: see `read_classes` and `read_samples`; or data.shots is below 1.
+        UserError: see `read_classes` and `read_samples`; or data.shots is below 1, or the
+            seed is no 32-bit number.
     """
     if settings.shots < 1:
         raise UserError(f"data.shots is {settings.shots}; it must be at least 1")
+    if not 0 <= seed < 2 ** 32:
+        raise UserError(f"seed is {seed}; it must be 0 to 2**32 - 1")
     classes = read_classes(os.path.join(settings.root, settings.classes))
     folders = training_folders(settings.root)
     samples = read_samples(os.path.join(settings.root, settings.train_list), folders,
@@ -120,7 +123,8 @@ def load_challenge(settings, seed):
         train, held_back = choose_shots(samples, settings.shots, seed)
     else:
         train = read_samples(settings.shots_file, folders, len(classes))
-        held_back = [s for s in samples if s not in set(train)]
+        chosen = set(train)
+        held_back = [sample for sample in samples if sample not in chosen]
     base = np.unique([s.label for s in train])
     return Challenge(classes, base, np.setdiff1d(np.arange(len(classes)), base), train,
                      held_back)
@@ -133,19 +137,20 @@ def read_labels(path, n_classes):
         if not 0 <= label < n_classes:
             raise UserError(f"{where}: label {label} is outside the class list "
                             f"(0 to {n_classes - 1})")
-        labels[os.path.basename(text)] = label
+        name = os.path.basename(text)
+        if labels.setdefault(name, label) != label:
+            raise UserError(f"{where}: {name} has another label above, {labels[name]}")
     return labels
 
 
 def training_folders(root):
-    """Where the paths of `train.txt` may start: entries of the challenge use all of these.
+    """Where the image paths of `train.txt` may start, for a data folder `root`.
 
-    'Dataset/TrainSet/TrainSet/…' starts beside the data folder, 'TrainSet/…' in it, and
-    'Animal/…' in its TrainSet; and the TrainSet may lie in another one, as the challenge's
-    archive unpacks it.
+    'Dataset/TrainSet/…' starts beside it (or in the repository), 'TrainSet/…' in it, and
+    'Animal/…' in its TrainSet, which may lie in another TrainSet.
     """
-    return [os.path.normpath(os.path.join(root, part)) for part in (
-        "", "..", "TrainSet", os.path.join("TrainSet", "TrainSet"), ".")] + ["."]
+    train = os.path.join(root, "TrainSet")
+    return [root, os.path.join(root, os.pardir), train, os.path.join(train, "TrainSet"), "."]
 
 
 def list_images(folder):
@@ -166,8 +171,8 @@ def list_images(folder):
 
 def natural_key(name):
     """Sort key with numbers by value; ties by the name itself."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(p), "") if p.isdigit() else (-1, p) for p in parts], name
+    parts = re.split(r"([0-9]+)", name)  # text and numbers by turns
+    return [(-1, p) if i % 2 == 0 else (int(p), "") for i, p in enumerate(parts)], name
 
 
 def choose_shots(samples, shots, seed):
@@ -217,13 +222,12 @@ def _rows(path, form):
 
 
 def _find_image(name, folders, where):
+    # Lists write TrainSet once, twice or not at all, and so do the archives on disk.
+    inside = re.sub(r"^(.*?/)?(TrainSet/)+", "", name)
     for folder in folders:
-        candidates = [name]
-        # The archive unpacks to TrainSet/TrainSet, which only some lists write out.
-        if name.startswith("TrainSet/"):
-            candidates += ["TrainSet/" + name, name[len("TrainSet/"):]]
-        for candidate in candidates:
-            path = os.path.join(folder, candidate)
+        for candidate in (name, inside):
+            path = os.path.normpath(os.path.join(folder, candidate))
             if os.path.isfile(path):
                 return path
-    raise UserError(f"{where}: no image {name}; looked in {', '.join(dict.fromkeys(folders))}")
+    raise UserError(f"{where}: no image {name}; looked in "
+                    f"{', '.join(map(os.path.normpath, folders))}")

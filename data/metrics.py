@@ -41,9 +41,14 @@ def auroc(scores, positive):
     return float((below + not_above).mean() / 2 / len(negatives))
 
 
+def recall_threshold(scores, recall):
+    """The highest score that a share `recall` of the scores (N,) reaches."""
+    n_reaching = max(1, int(np.ceil(recall * len(scores) - 1e-9)))
+    return float(np.sort(scores)[-n_reaching])
+
+
 def fpr_at_recall(scores, positive, recall=0.95):
     """Share of negatives at or above the score that a share `recall` of the positives reaches."""
     if positive.all() or not positive.any():
         return float("nan")
-    threshold = np.quantile(scores[positive], 1 - recall, method="lower")
-    return float((scores[~positive] >= threshold).mean())
+    return float((scores[~positive] >= recall_threshold(scores[positive], recall)).mean())

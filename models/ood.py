@@ -65,11 +65,6 @@ def base_score(image_features, base_text, new_text, logit_scale, enlarged_text=N
     return _log_sum(base) - _log_sum(new)
 
 
-def recall_threshold(scores, recall):
-    """The score that a share `recall` of known base images (their scores (N,)) reaches."""
-    return float(np.quantile(scores, 1 - recall, method="lower"))
-
-
 def _log_sum(logits):
     """log Σ exp over the last axis."""
     top = logits.max(axis=1)

@@ -41,7 +41,7 @@ class PromptLibrary:
             key = content["domain"].lower()
             if key in self._domains:
                 raise UserError(f"{path}: the domain {content['domain']!r} has another file")
-            content["classes"] = {_plain(n): {"name": n, **c}
+            content["classes"] = {_plain(n): {"name": n.replace("_", " "), **c}
                                   for n, c in content["classes"].items()}
             self._domains[key] = content
         if GENERAL not in self._domains:
@@ -100,11 +100,20 @@ def _plain(name):
     return name.replace("_", " ").lower()
 
 
+def _unique_keys(pairs):
+    """A dict of JSON's pairs; a key written twice is an error, not the last one's value."""
+    keys = [key for key, _ in pairs]
+    twice = [key for key in keys if keys.count(key) > 1] if len(set(keys)) < len(keys) else []
+    if twice:
+        raise ValueError(f"{twice[0]!r} is listed twice")
+    return dict(pairs)
+
+
 def _read(path):
     """The content of a prompt file, checked against the schema."""
     try:
         with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+            content = json.load(file, object_pairs_hook=_unique_keys)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the prompts {path}: {error}") from error
 
@@ -119,6 +128,8 @@ def _read(path):
             "needs the keys domain, templates and classes, and no other")
     require(isinstance(content["domain"], str) and content["domain"], "domain must be a name")
     require(texts(content["templates"]), "templates must be a list of texts")
+    require(content["templates"] or content["domain"].lower() != GENERAL,
+            "the general domain needs a template")
     for template in content["templates"]:
         require(template.count("{}") == 1 and template.count("{") == 1
                 and template.count("}") == 1, f"template {template!r} must have exactly one {{}}")
@@ -130,8 +141,8 @@ def _read(path):
                 f"class {name!r}: descriptions must be a list of texts")
         require(all(isinstance(entry.get(k, "x"), str) and entry.get(k, "x").strip()
                     for k in ("name", "group")), f"class {name!r}: name must be a text")
-    plain = [_plain(name) for name in content["classes"]]
-    twice = next((n for n in plain if plain.count(n) > 1), None) if len(set(plain)) < len(
-        plain) else None
-    require(twice is None, f"class {twice!r} is listed twice")
+    seen = {}
+    for name in content["classes"]:
+        other = seen.setdefault(_plain(name), name)
+        require(other == name, f"the classes {other!r} and {name!r} are the same")
     return content
