@@ -24,7 +24,8 @@ import jittor as jt
 
 from configs import load_config
 from data.challenge import list_images, read_classes, read_labels
-from data.metrics import accuracy, auroc, fpr_at_recall, harmonic_mean, recall_threshold
+from data.metrics import recall_threshold
+from data.report import by_logit, print_ablation, print_report
 from data.views import Views, view_batches
 from models import jclip, lora
 from models.checkpoint import fingerprint, load_checkpoint
@@ -63,7 +64,7 @@ def main():
     n_base = int(seen.is_base.sum())
     log(f"{arguments.output}: {len(paths)} images, {n_base} taken for base classes")
     if labels is not None:
-        report(classes, trained, seen, rankings, labels)
+        print_report(classes, trained.base, rankings, seen.scores, seen.is_base, labels)
     if arguments.ablate:
         ablate(trained, seen, rankings, labels, config.fusion)
 
@@ -75,7 +76,7 @@ class Trained(NamedTuple):
         original, tuned: CLIPs. preprocess: `jclip`'s. scale: factor on cosines.
         base, new: int arrays, labels of either side.
         zero_shot_text: Var (C, D), all classes, original CLIP.
-        enlarged_text: Var (E, D), further class names, original CLIP.
+        enlarged_text: Var (E, D) or None, further class names, original CLIP.
         prompt_text, queue_text: Var (C_base, D), original CLIP with the last learned prompt
             and with the queue's; for the ablation.
         tuned_text: Var (C_base, D), tuned CLIP with the queue's prompts.
@@ -126,14 +127,20 @@ def load_trained(config, classes):
     trained = Trained(
         original, tuned, preprocess, original.scale(), base, new,
         zero_shot_text=class_features(original, prompts),
-        enlarged_text=class_features(
-            original, library.enlarged_prompts(classes, config.prompts.enlarged)),
+        enlarged_text=enlarged_text(original, library, classes, config.prompts.enlarged),
         prompt_text=classifier_features(original, learner, contexts[-1:], base_prompts, weight),
         queue_text=classifier_features(original, learner, contexts, base_prompts, weight),
         tuned_text=classifier_features(tuned, learner, contexts, base_prompts, weight),
         head=LPPlusPlus.from_state(heads["head"]),
         plain_head=LPPlusPlus.from_state(heads["plain_head"]), threshold=0.0)
     return trained._replace(threshold=base_threshold(trained, noted["features"], config.ood))
+
+
+def enlarged_text(model, library, classes, n_templates):
+    """Features of the enlarged class list, or None where it is switched off."""
+    if n_templates == 0:
+        return None
+    return class_features(model, library.enlarged_prompts(classes, n_templates))
 
 
 def base_threshold(trained, features, settings):
@@ -228,16 +235,11 @@ def rank(trained, seen, fusion):
     """
     zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)
     fused = base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head)
-    base_first = [trained.base[order(fused)], trained.new[order(zero_shot[:, trained.new])]]
-    new_first = [base_first[1], trained.base[order(zero_shot[:, trained.base])]]
+    base_first = [trained.base[by_logit(fused)], trained.new[by_logit(zero_shot[:, trained.new])]]
+    new_first = [base_first[1], trained.base[by_logit(zero_shot[:, trained.base])]]
     rankings = np.where(seen.is_base[:, None], np.concatenate(base_first, axis=1),
                         np.concatenate(new_first, axis=1))
     return rankings[:, :N_LABELS]
-
-
-def order(logits):
-    """Columns by falling logit; equal ones by their number."""
-    return np.argsort(-logits, axis=1, kind="stable")
 
 
 def labels_of(paths, labels_path, n_classes):
@@ -252,72 +254,24 @@ def labels_of(paths, labels_path, n_classes):
     return labels
 
 
-def report(classes, trained, seen, rankings, labels):
-    """Print the accuracies and how well the scores tell base from new."""
-    known = labels >= 0
-    is_base = np.isin(labels, trained.base)
-    sides = {"all": known, "base": is_base, "new": known & ~is_base}
-    for name, rows in sides.items():
-        if rows.any():
-            print(f"{name:<5} {rows.sum():6d} images   top-1 "
-                  f"{percent(accuracy(rankings[rows], labels[rows]))}   top-5 "
-                  f"{percent(accuracy(rankings[rows], labels[rows], N_LABELS))}")
-    if sides["base"].any() and sides["new"].any():
-        each = [accuracy(rankings[sides[s]], labels[sides[s]]) for s in ("base", "new")]
-        scores = seen.scores[known]
-        print(f"harmonic mean of base and new {percent(harmonic_mean(*each))}")
-        print(f"base/new: AUROC {auroc(scores, is_base[known]):.4f}   FPR95 "
-              f"{percent(fpr_at_recall(scores, is_base[known]))}   decided right "
-              f"{percent(float((seen.is_base == is_base)[known].mean()))}")
-    domains = np.array([c.domain for c in classes])
-    for domain in dict.fromkeys(domains):
-        rows = known & (domains[labels] == domain)
-        if rows.any():
-            print(f"  {domain or 'no domain':<16} {rows.sum():6d} images   top-1 "
-                  f"{percent(accuracy(rankings[rows], labels[rows]))}")
-
-
 def ablate(trained, seen, rankings, labels, fusion):
-    """Print top-1 as the parts are added, one after the other.
+    """Print top-1 as the parts are added, all from the same features."""
+    zero_shot, zero_shot_mta = (text_logits(trained, features, trained.zero_shot_text)
+                                for features in (seen.whole, seen.modes))
+    base, new = zero_shot[:, trained.base], zero_shot[:, trained.new]
 
-    'base' and 'new' are among the classes of the image's own side. 'base of all', 'new of
-    all' and H, their harmonic mean, are among all classes; only the last row, base/new
-    decision, is made to be good at them.
-    """
-    known = labels >= 0
-    is_base = np.isin(labels, trained.base)
-    is_new = known & ~is_base
-    zero_shot = [text_logits(trained, features, trained.zero_shot_text)
-                 for features in (seen.whole, seen.modes)]
+    def fused(head):
+        return base_logits(trained, seen.whole, seen.tuned_whole, fusion, head)
 
-    def tuned(head, features=seen.whole, tuned_features=seen.tuned_whole):
-        return base_logits(trained, features, tuned_features, fusion, head)
-
-    rows = [("zero-shot", zero_shot[0][:, trained.base], 0),
-            ("+ learned prompt", text_logits(trained, seen.whole, trained.prompt_text), 0),
-            ("+ queue average", text_logits(trained, seen.whole, trained.queue_text), 0),
-            ("+ LoRA", tuned(None), 0),
-            ("+ head", tuned(trained.plain_head), 0),
-            ("+ channel re-weighting", tuned(trained.head), 0),
-            ("+ MTA", tuned(trained.head, seen.modes, seen.tuned_modes), 1),
-            ("+ OOD", None, None)]
-    print(f"\n{'part':<24}{'base':>8}{'new':>8}{'base of all':>13}{'new of all':>12}{'H':>8}")
-    for name, base, which in rows:
-        if base is not None:
-            new = zero_shot[which][:, trained.new]
-            among = [accuracy(trained.base[order(base)[is_base]], labels[is_base]),
-                     accuracy(trained.new[order(new)[is_new]], labels[is_new])]
-            together = np.concatenate([trained.base, trained.new])[
-                order(np.concatenate([base, new], axis=1))]
-        else:
-            together = rankings
-        of_all = [accuracy(together[side], labels[side]) for side in (is_base, is_new)]
-        print(f"{name:<24}{percent(among[0]):>8}{percent(among[1]):>8}{percent(of_all[0]):>13}"
-              f"{percent(of_all[1]):>12}{percent(harmonic_mean(*of_all)):>8}")
-
-
-def percent(share):
-    return f"{100 * share:.2f}"
+    print_ablation([
+        ("zero-shot", base, new),
+        ("+ learned prompt", text_logits(trained, seen.whole, trained.prompt_text), new),
+        ("+ queue average", text_logits(trained, seen.whole, trained.queue_text), new),
+        ("+ LoRA", fused(None), new),
+        ("+ head", fused(trained.plain_head), new),
+        ("+ channel re-weighting", fused(trained.head), new),
+        ("+ MTA", base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head),
+         zero_shot_mta[:, trained.new])], rankings, trained.base, trained.new, labels)
 
 
 def log(text):

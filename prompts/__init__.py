@@ -79,7 +79,7 @@ class PromptLibrary:
 
         Args:
             class_names: list of `ClassName` of the data set.
-            n_general: how many of the general templates to use.
+            n_general: how many of the general templates to use, at least 1.
 
         Returns:
             list (one item a class) of lists of texts.
@@ -87,7 +87,7 @@ class PromptLibrary:
         taken = {_plain(c.name) for c in class_names} | {_plain(self.name(c))
                                                          for c in class_names}
         classes = self._domains.get(ENLARGED, {"classes": {}})["classes"]
-        templates = self._domains[GENERAL]["templates"][:max(1, n_general)]
+        templates = self._domains[GENERAL]["templates"][:n_general]
         return [[t.format(entry["name"]) for t in templates]
                 for key, entry in classes.items() if key not in taken]
 

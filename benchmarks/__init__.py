@@ -1,0 +1,1 @@
+"""Measured comparisons; RESULTS.md says what came out and with which command."""
