@@ -102,11 +102,11 @@ class Trained(NamedTuple):
 
 def load_trained(config, classes):
     """The original CLIP and what train.py left in the checkpoint folder."""
-    def checkpoint(name, sections):
+    def checkpoint(name, keys):
         path = os.path.join(config.output.checkpoint_dir, name)
         if not os.path.isfile(path):
             raise UserError(f"no trained weights at {path}; run train.py with this config first")
-        return path, load_checkpoint(path, config, clip, classes, sections)
+        return path, load_checkpoint(path, config, clip, classes, keys)
 
     original, preprocess = jclip.load(config.clip.weights)
     lora.freeze(original)

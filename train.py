@@ -76,20 +76,22 @@ def main():
         return os.path.join(config.output.checkpoint_dir, name)
 
     if arguments.stage != 2:
-        features = base_image_features(model, preprocess, paths, prompts, config)
-        save_checkpoint(checkpoint("ood.pkl"), config, clip, challenge, {"features": features})
         contexts = tune(model, learner, preprocess, paths, labels, prompts, config)
         save_checkpoint(checkpoint("prompt_lora.pkl"), config, clip, challenge,
                         {"lora": lora.lora_state(model), "contexts": contexts})
     if arguments.stage != 1:
         path = checkpoint("prompt_lora.pkl")
         stage_1 = load_checkpoint(path, config, clip, challenge.classes,
-                                  ("data", "prompts", "prompt", "lora", "train"))
-        model = lora.load_tuned(config.clip.weights, config.lora, stage_1["lora"], path)
-        text = classifier_features(model, learner, stage_1["contexts"], prompts,
+                                  ("seed", "data.shots", "data.shots_file", "prompts",
+                                   "prompt", "lora", "train"))
+        tuned = lora.load_tuned(config.clip.weights, config.lora, stage_1["lora"], path)
+        text = classifier_features(tuned, learner, stage_1["contexts"], prompts,
                                    config.prompt.queue_weight)
-        features = training_features(model, preprocess, paths, config, path)
+        features = training_features(tuned, preprocess, paths, config, path)
         heads = fit_heads(features, labels, text, config)
+        original, _ = jclip.load(config.clip.weights)
+        noted = base_image_features(original, preprocess, paths, prompts, config)
+        save_checkpoint(checkpoint("ood.pkl"), config, clip, challenge, {"features": noted})
         save_checkpoint(checkpoint("head.pkl"), config, clip, challenge, heads)
 
 
@@ -103,19 +105,6 @@ def decodable(challenge, n_threads):
         raise UserError(f"class {empty[0]} ({challenge.classes[empty[0]].name}): none of its "
                         "training images can be decoded; replace one of them")
     return kept
-
-
-def base_image_features(model, preprocess, paths, prompts, config):
-    """MTA features (N, D) of the training images by the original CLIP.
-
-    They tell which scores base images have, so that test.py can choose its threshold.
-    """
-    text = class_features(model, prompts)
-    views = Views(preprocess, config.mta.views, config.mta.scale, config.seed)
-    features = [mta_features(encode_views(model, pixels), text, model.scale(), config.mta)
-                for _, pixels, _ in view_batches(views, paths, config.test.batch_size,
-                                                 config.workers, "original CLIP")]
-    return np.concatenate(features)
 
 
 def tune(model, learner, preprocess, paths, labels, prompts, config):
@@ -226,6 +215,19 @@ def fit_heads(features, labels, text, config):
                           accumulate_alpha=config.head.accumulate_alpha)
         states[name] = head.fit(features.reshape(N * V, D), np.repeat(labels, V), text).state()
     return states
+
+
+def base_image_features(model, preprocess, paths, prompts, config):
+    """MTA features (N, D) of the training images by the original CLIP.
+
+    They tell which scores base images have, so that test.py can choose its threshold.
+    """
+    text = class_features(model, prompts)
+    views = Views(preprocess, config.mta.views, config.mta.scale, config.seed)
+    features = [mta_features(encode_views(model, pixels), text, model.scale(), config.mta)
+                for _, pixels, _ in view_batches(views, paths, config.test.batch_size,
+                                                 config.workers, "original CLIP")]
+    return np.concatenate(features)
 
 
 def cosine(step, n_steps, start, end):

@@ -63,20 +63,27 @@ def format_config(config):
     return yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
 
 
-def differences(saved, current, sections):
-    """'key: saved value, current value' for each setting of these sections that differs."""
+def differences(saved, current, keys):
+    """'key: saved value, current value' for each setting that differs.
+
+    Args:
+        saved, current: settings as `Config.to_dict()` gives them.
+        keys: the sections or single settings ('data.shots') to compare.
+    """
     found = []
 
-    def walk(a, b, prefix):
-        for key in sorted(set(a) | set(b)):
-            x, y = a.get(key), b.get(key)
-            if isinstance(x, dict) and isinstance(y, dict):
-                walk(x, y, f"{prefix}{key}.")
-            elif x != y:
-                found.append(f"{prefix}{key}: {x!r} when trained, {y!r} now")
+    def walk(a, b, name):
+        if isinstance(a, dict) and isinstance(b, dict):
+            for key in sorted(set(a) | set(b)):
+                walk(a.get(key), b.get(key), f"{name}.{key}")
+        elif a != b:
+            found.append(f"{name}: {a!r} when trained, {b!r} now")
 
-    for section in sections:
-        walk({section: saved.get(section)}, {section: current.get(section)}, "")
+    for name in keys:
+        a, b = saved, current
+        for part in name.split("."):
+            a, b = a.get(part), b.get(part)
+        walk(a, b, name)
     return found
 
 

@@ -31,7 +31,7 @@ def save_checkpoint(path, config, clip, challenge, content):
                         "classes": [list(c) for c in challenge.classes], **content})
 
 
-def load_checkpoint(path, config, clip, classes, sections):
+def load_checkpoint(path, config, clip, classes, keys):
     """Read `save_checkpoint`'s content.
 
     Args:
@@ -39,7 +39,7 @@ def load_checkpoint(path, config, clip, classes, sections):
         config: the run's `Config`.
         clip: `fingerprint` of the original weights.
         classes: list of `ClassName` of the class file.
-        sections: of the config, those whose settings must be as they were in training.
+        keys: sections of the config, or single settings, that must be as in training.
 
     Raises:
         UserError: no file, or it was made with another CLIP, class list or settings.
@@ -53,7 +53,7 @@ def load_checkpoint(path, config, clip, classes, sections):
     if content["classes"] != [list(c) for c in classes]:
         raise UserError(f"{path} was trained with another class list ({len(content['classes'])} "
                         f"classes, not {len(classes)}, or other names); train again")
-    changed = differences(content["config"], config.to_dict(), sections)
+    changed = differences(content["config"], config.to_dict(), keys)
     if changed:
         raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}); "
                         "set them back, or train again")
