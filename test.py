@@ -51,6 +51,8 @@ def main():
         raise UserError("--ablate needs --labels FILE to measure on")
 
     config = load_config(arguments.config, arguments.overrides)
+    if min(config.fusion.to_dict().values()) < 0 or config.fusion.tuned_text <= 0:
+        raise UserError("fusion's weights must not be negative, and tuned_text must be above 0")
     root = config.data.root
     classes = read_classes(os.path.join(root, config.data.classes))
     paths = list_images(os.path.join(root, config.data.test_dir))

@@ -88,7 +88,7 @@ def main():
         text = classifier_features(tuned, learner, stage_1["contexts"], prompts,
                                    config.prompt.queue_weight)
         features = training_features(tuned, preprocess, paths, config, path)
-        heads = fit_heads(features, labels, text, config)
+        heads = fit_heads(features, labels, text, tuned.scale(), config)
         original, _ = jclip.load(config.clip.weights)
         noted = base_image_features(original, preprocess, paths, prompts, config)
         save_checkpoint(checkpoint("ood.pkl"), config, clip, challenge, {"features": noted})
@@ -197,13 +197,14 @@ def training_features(model, preprocess, paths, config, stage_1_path):
     return features
 
 
-def fit_heads(features, labels, text, config):
+def fit_heads(features, labels, text, logit_scale, config):
     """Stage 2: LP++ on all views; with channel re-weighting also the head without it.
 
     Args:
         features: array (N, V, D), unit norm.
         labels: int array (N,).
         text: Var (C, D), unit norm.
+        logit_scale: the model's factor on cosines, in units of which α starts.
 
     Returns:
         {'head': state, 'plain_head': state}; the second is for the ablation.
@@ -212,7 +213,8 @@ def fit_heads(features, labels, text, config):
     states = {}
     for name, reweighting in (("head", config.head.channel_reweighting), ("plain_head", False)):
         head = LPPlusPlus(config.head.epochs, reweighting, progress=True,
-                          accumulate_alpha=config.head.accumulate_alpha)
+                          accumulate_alpha=config.head.accumulate_alpha,
+                          alpha_init=config.head.alpha_init * logit_scale)
         states[name] = head.fit(features.reshape(N * V, D), np.repeat(labels, V), text).state()
     return states
 
