@@ -122,7 +122,7 @@ def tune(model, learner, preprocess, paths, labels, prompts, config):
     Returns:
         array (K, M, W), the contexts in the queue.
     """
-    settings = config.train
+    settings, n_epochs = config.train, config.train.epochs
     layers = []
     if config.lora.encoder != "none":
         layers = lora.apply_lora(model, config.lora.encoder, config.lora.params,
@@ -133,16 +133,19 @@ def tune(model, learner, preprocess, paths, labels, prompts, config):
     if layers:
         groups.append({"params": lora.parameters(layers),
                        "weight_decay": config.lora.weight_decay})
+    else:
+        n_epochs = min(n_epochs, config.prompt.epochs)  # nothing learns after these
     optimizer = jt.optim.AdamW(groups, lr=0.0)
     queue = PromptQueue(config.prompt.queue_length)
     queue.push(learner.context)
     tokens = [tokenize_prompts(model, texts) for texts in prompts]
     views = Views(preprocess, 1, settings.scale, config.seed, whole_first=False)
+    logit_scale = model.scale()
     epoch_steps = math.ceil(len(labels) / settings.batch_size)
     step = 0
 
     lora.set_dropout(model, True)
-    for epoch in range(settings.epochs):
+    for epoch in range(n_epochs):
         if epoch == config.prompt.epochs:
             learner.context.stop_grad()  # the prompt has converged; LoRA has not
         random = np.random.RandomState([config.seed, epoch])
@@ -150,16 +153,16 @@ def tune(model, learner, preprocess, paths, labels, prompts, config):
         losses, n_correct = [], 0
         for indices, pixels, bar in view_batches(
                 views, [paths[i] for i in order], settings.batch_size, config.workers,
-                f"epoch {epoch + 1}/{settings.epochs}", keys=[f"{epoch}/{i}" for i in order]):
+                f"epoch {epoch + 1}/{n_epochs}", keys=[f"{epoch}/{i}" for i in order]):
             groups[0]["lr"] = cosine(step, config.prompt.epochs * epoch_steps,
                                      config.prompt.lr, 0.0)
             if layers:
-                groups[1]["lr"] = cosine(step, settings.epochs * epoch_steps, config.lora.lr,
+                groups[1]["lr"] = cosine(step, n_epochs * epoch_steps, config.lora.lr,
                                          config.lora.min_lr)
             targets = labels[order[indices]]
             drawn = np.stack([rows[random.randint(len(rows))] for rows in tokens])
             image_features = unit_norm(model.encode_image(normalise(pixels[:, 0])))
-            logits = [model.scale() * nn.matmul_transpose(image_features, text_features)
+            logits = [logit_scale * nn.matmul_transpose(image_features, text_features)
                       for text_features in (learner.text_features(model),
                                             unit_norm(model.encode_text(drawn)))]  # (B, C)
             loss = sum(nn.cross_entropy_loss(each, jt.array(targets)) for each in logits) / 2

@@ -12,6 +12,10 @@ _DEFAULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "default.ya
 
 # Keys that take a list as well as what their default is.
 _OR_A_LIST = {"lora.positions"}
+# Numbers that must be at least 1; all others at least 0.
+_AT_LEAST_ONE = {
+    "data.shots", "prompt.queue_length", "prompt.queue_every", "lora.rank", "train.epochs",
+    "train.batch_size", "head.epochs", "head.views", "mta.views", "test.batch_size"}
 
 
 class Config:
@@ -39,7 +43,7 @@ def load_config(path=None, overrides=()):
 
     Raises:
         UserError: no such file, bad YAML, an unknown key (the nearest known one is named), or
-            a value of another type than the default's.
+            a value of another type than the default's or out of its range.
     """
     values = _read_yaml(_DEFAULTS)
     if path is not None:
@@ -131,6 +135,9 @@ def _checked(name, value, default, source):
     if type(value) is not type(default) or value != value:
         raise UserError(f"{source}: {name} must be a {type(default).__name__} like "
                         f"{default!r}, not {value!r}")
+    smallest = int(name in _AT_LEAST_ONE)
+    if isinstance(value, (int, float)) and value < smallest:
+        raise UserError(f"{source}: {name} is {value}; it must be at least {smallest}")
     if isinstance(default, list):
         if isinstance(default[0], float) and len(value) != len(default):
             raise UserError(f"{source}: {name} must have {len(default)} numbers like {default}")

@@ -248,3 +248,11 @@ def test_a_key_that_one_side_lacks_differs():
         "a.x: 1 when trained, None now", "a.y: None when trained, 2 now"]
     assert differences({}, {"a": {"x": 1}}, ("a",)) == ["a: None when trained, {'x': 1} now"]
     assert differences({}, {}, ("a",)) == []
+
+
+@pytest.mark.parametrize("override", [
+    "train.batch_size=0", "mta.views=0", "lora.rank=0", "lora.lr=-1e-4", "workers=-1",
+    "train.scale=[-0.5, 1]", "data.shots=0"])
+def test_a_number_out_of_range_is_named(override):
+    message = refusal(None, [override])
+    assert override.partition("=")[0] in message and "at least" in message

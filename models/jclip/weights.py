@@ -1,45 +1,22 @@
-"""Reads and writes `.pkl` files of arrays and plain containers, without running their code.
+"""Reads and writes `.pkl` files of arrays and plain containers.
 
-A pickle can name any function to call while it is read. `read_pickle` admits the few that
-rebuild NumPy arrays and refuses every other by name. Jittor's own files end in a SHA-1 of the
-pickle and eight marker bytes; they are written so and checked so here.
+Jittor's own files end in a SHA-1 of the pickle and eight marker bytes; they are written so and
+checked so here. What a pickle may hold is decided in `models.jclip.unpickle`.
 """
 
 import hashlib
-import io
 import os
 import pickle
 
 import numpy as np
 
 from models.errors import UserError
+from models.jclip import unpickle
 
 JITTOR_MARKER = b"HCAJSLHD"
 _TRAILER_BYTES = 20 + len(JITTOR_MARKER)
-_ADMITTED = {
-    ("collections", "OrderedDict"), ("_codecs", "encode"),
-    ("numpy", "ndarray"), ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"), ("numpy.core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"),
-}
 # Entries of OpenAI's archives that are no parameters.
 _NOT_PARAMETERS = {"input_resolution", "context_length", "vocab_size"}
-
-
-class _Refused(pickle.UnpicklingError):
-    """The file asks for something that is not admitted."""
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds arrays, numbers, strings and plain containers; refuses everything else."""
-
-    def find_class(self, module, name):
-        # NumPy 2 writes numpy._core where NumPy 1 reads numpy.core.
-        if module.startswith("numpy._core"):
-            module = module.replace("numpy._core", "numpy.core", 1)
-        if (module, name) not in _ADMITTED:
-            raise _Refused(f"it asks to call {module}.{name}")
-        return super().find_class(module, name)
 
 
 def read_pickle(path):
@@ -62,10 +39,10 @@ def read_pickle(path):
             raise UserError(f"{path} is damaged (its checksum does not match); get it again")
         content = body
     try:
-        return _ArrayUnpickler(io.BytesIO(content)).load()
-    except _Refused as error:
+        return unpickle.loads(content)
+    except unpickle.Refused as error:
         raise UserError(f"{path} is refused: {error}") from error
-    except Exception as error:  # a damaged pickle can fail in any way
+    except Exception as error:  # a damaged pickle fails in any way
         raise UserError(f"{path} is not a readable .pkl file ({type(error).__name__}); "
                         "get it again") from error
 

@@ -1,0 +1,214 @@
+"""Reads pickles of arrays and plain containers without running anything from them.
+
+A pickle is a program: it can name any function and call it. `loads` is Python's own unpickler
+with four of its instructions narrowed. A name is looked up in a short list of our own
+stand-ins, never in a module; only those can be called, and only what they made can be given a
+state. The stand-ins for arrays take the bytes that are in the file, so that a shape cannot ask
+for memory that the file does not fill. Python's version of the unpickler is used, not C's: its
+memo is a dict, which a hostile index cannot make large.
+"""
+
+import collections
+import io
+import pickle
+import re
+
+import numpy as np
+
+_DEEPEST = 100
+_SIMPLE_DTYPE = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1|\?|[bBhHiIlLqQefd])$")
+
+
+class Refused(Exception):
+    """The pickle asks for something that is not admitted."""
+
+
+class _DType:
+    """Stand-in for `numpy.dtype`: numbers and booleans alone."""
+
+    def __init__(self, code="f4", *_):
+        if not isinstance(code, str) or not _SIMPLE_DTYPE.match(code):
+            raise Refused(f"it has an array of {str(code)[:40]!r}, not of numbers")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state):
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        if order not in ("<", ">", "=", "|"):
+            raise Refused("it has a malformed dtype")
+        if order in "<>":
+            self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array:
+    """Stand-in for `numpy.ndarray`: filled by `__setstate__`, as NumPy's pickles are."""
+
+    value = None
+
+    def __setstate__(self, state):
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise Refused("it has a malformed array")
+        _, shape, dtype, fortran, content = state
+        self.value = _filled(content, dtype, shape, "F" if fortran else "C")
+
+
+def _filled(content, dtype, shape, order="C"):
+    """An array over bytes of the file."""
+    if not isinstance(content, (bytes, bytearray)) or not isinstance(dtype, _DType):
+        raise Refused("it has an array of something else than bytes")
+    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+        raise Refused(f"it has an array of shape {str(shape)[:60]}")
+    n_values = 1
+    for n in shape:
+        n_values *= n
+    if n_values * dtype.dtype.itemsize != len(content):
+        raise Refused(f"it has an array of shape {shape} with {len(content)} bytes")
+    return np.frombuffer(content, dtype.dtype).reshape(shape, order=order)
+
+
+def _reconstruct(kind=None, *_):
+    if kind is not _Array:
+        raise Refused("it has a malformed array")
+    return _Array()
+
+
+def _scalar(dtype=None, content=b""):
+    return _filled(content, dtype, ())[()]
+
+
+def _frombuffer(content=b"", dtype=None, shape=(), order="C"):
+    if order not in ("C", "F"):
+        raise Refused("it has a malformed array")
+    array = _Array()
+    array.value = _filled(bytes(content), dtype, shape, order)
+    return array
+
+
+def _encode(text="", encoding="latin1"):
+    """How pickles of protocol 2 write bytes."""
+    if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
+        raise Refused(f"it asks for the encoding {str(encoding)[:40]!r}")
+    return text.encode("latin1")
+
+
+def _no_bytes():
+    """How pickles of protocol 2 write bytes of length 0."""
+    return b""
+
+
+def _jittor_var(array=None, *_):
+    """How `jt.save` writes Jittor's own arrays."""
+    if not isinstance(array, _Array):
+        raise Refused("it has a malformed array")
+    return array
+
+
+def _ordered_dict(*items):
+    return collections.OrderedDict(*items)
+
+
+_ADMITTED = {"collections.OrderedDict": _ordered_dict, "_codecs.encode": _encode,
+             "__builtin__.bytes": _no_bytes,
+             "numpy.dtype": _DType, "numpy.ndarray": _Array,
+             "jittor.jittor_core.Var": _jittor_var, "jittor_core.Var": _jittor_var}
+for _core in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
+    _ADMITTED[f"{_core}.multiarray._reconstruct"] = _reconstruct
+    _ADMITTED[f"{_core}.multiarray.scalar"] = _scalar
+    _ADMITTED[f"{_core}.numeric._frombuffer"] = _frombuffer
+
+
+class _Unpickler(pickle._Unpickler):
+    """Python's unpickler over an allow-list of stand-ins."""
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, file, admitted):
+        super().__init__(file)
+        self.admitted = admitted
+
+    def find_class(self, module, name):
+        full_name = f"{module}.{name}"
+        if full_name not in self.admitted:
+            raise Refused(f"it asks for {ascii(full_name[:80])}")
+        return self.admitted[full_name]
+
+    def get_extension(self, code):
+        raise Refused("it asks for an object of the extension registry")
+
+    def load_reduce(self):
+        arguments = self.stack.pop()
+        function = self.stack[-1]
+        if not any(function is admitted for admitted in self.admitted.values()):
+            raise Refused(f"it calls a {type(function).__name__}")
+        self.stack[-1] = function(*arguments)
+
+    def load_newobj(self):
+        arguments = self.stack.pop()
+        kind = self.stack[-1]
+        if not any(kind is admitted for admitted in self.admitted.values()):
+            raise Refused(f"it makes a {type(kind).__name__}")
+        self.stack[-1] = kind(*arguments)
+
+    def load_build(self):
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], (_DType, _Array)):
+            raise Refused(f"it gives a state to a {type(self.stack[-1]).__name__}")
+        self.stack[-1].__setstate__(state)
+
+    def refuse(self):
+        raise Refused("it makes objects in a way that arrays do not need")
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
+    dispatch[pickle.BUILD[0]] = load_build
+    for _code in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2,
+                  pickle.EXT4, pickle.PERSID, pickle.BINPERSID):
+        dispatch[_code[0]] = refuse
+
+
+def loads(content):
+    """The object in a pickle: arrays, numbers, strings, bytes and plain containers.
+
+    Args:
+        content: bytes.
+
+    Raises:
+        Refused: it asks for anything else.
+        Exception: of any kind, where the pickle is damaged.
+    """
+    return _with_arrays(_Unpickler(io.BytesIO(content), _ADMITTED).load(), {})
+
+
+def _with_arrays(value, done, depth=0):
+    """The value with arrays in the place of their stand-ins.
+
+    Args:
+        value: what the unpickler made.
+        done: {id: (original, result)} of what was met before: shared parts stay shared, and
+            a structure that holds itself ends.
+        depth: how many containers it is in.
+    """
+    if depth > _DEEPEST:
+        raise Refused(f"its containers are nested more than {_DEEPEST} deep")
+    if isinstance(value, _Array):
+        if value.value is None:
+            raise Refused("it has an array without content")
+        return value.value
+    if isinstance(value, (_DType, type)) or callable(value):
+        raise Refused("it holds something that is no array")
+    if not isinstance(value, (list, tuple, dict)):
+        return value
+    if id(value) in done:
+        return done[id(value)][1]
+    if isinstance(value, dict):
+        result = type(value)()
+        done[id(value)] = value, result
+        for key, item in value.items():
+            result[key] = _with_arrays(item, done, depth + 1)
+        return result
+    result = []
+    done[id(value)] = value, result
+    result.extend(_with_arrays(item, done, depth + 1) for item in value)
+    if isinstance(value, tuple):
+        result = tuple(result)
+        done[id(value)] = value, result
+    return result
