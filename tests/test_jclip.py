@@ -17,7 +17,7 @@ from models.jclip.weights import read_pickle, write_pickle
 from tests.conftest import SMALL, shapes_of
 from tests.reference.weights import random_state
 
-REFERENCE = os.path.join(os.path.dirname(__file__), "reference", "clip.npz")
+REFERENCE = os.path.join(os.path.dirname(__file__), "reference", "clip_quick_gelu.npz")
 
 
 def test_features_equal_the_reference(small_clip, images, tokens):

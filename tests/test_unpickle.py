@@ -101,7 +101,7 @@ HOSTILE = {
 }
 RAW = {
     "dotted name": call("os", "path.os.system", b"\x8c\x07mkdir x\x85"),
-    "our own stand-in": call("models.jclip.unpickle", "_Unpickler"),
+    "our own stand-in": call("models.jclip.unpickle", "StandInUnpickler"),
     "numpy.ndarray called": pickle.PROTO + b"\4" + stack_global("numpy", "ndarray")
     + b"J\xff\xff\xff\x7f\x85R.",
     "numpy.ndarray alone": pickle.PROTO + b"\4" + stack_global("numpy", "ndarray") + b".",

@@ -25,12 +25,13 @@ def available_models():
     return list(_FILES)
 
 
-def load(name_or_path):
+def load(name_or_path, activation=None):
     """A CLIP and its preprocessing.
 
     Args:
-        name_or_path: a `.pkl` state dict with OpenAI's names, or a name of
+        name_or_path: a file of any format of `models.jclip.formats`, or a name of
             `available_models()`, whose file is then looked for in the working directory.
+        activation: 'quick_gelu' or 'gelu', for weights that do not tell which they need.
 
     Returns:
         (model, preprocess): `models.jclip.model.CLIP` in float32, and a callable that turns a
@@ -40,21 +41,26 @@ def load(name_or_path):
         UserError: no such file; a file that is no CLIP, or whose names and shapes do not fit.
     """
     runtime.prepare()  # the imports below are the first ones of Jittor
-    from models.jclip import weights
+    import jittor as jt
+
+    from models.jclip.formats import as_float32, read_weights
     from models.jclip.model import CLIP, sizes_of
     from models.jclip.preprocess import Preprocess
+    from models.jclip.weights import check_state
 
     path = _FILES.get(name_or_path, name_or_path)
     if not os.path.isfile(path):
-        raise UserError(f"no weights at {path}; put the .pkl file there, or name another "
+        raise UserError(f"no weights at {path}; put the file there, or name another "
                         f"(known models: {', '.join(_FILES)})")
-    state = weights.read_state(path)
+    weights = read_weights(path, activation)
     try:
-        sizes = sizes_of(state)
+        sizes = sizes_of(weights.state, weights.heads, weights.activation)
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} holds no CLIP with a ViT image encoder ({error})") from error
     model = CLIP(sizes)
     parameters = dict(model.named_parameters())
-    weights.check_state(path, state, {n: p.shape for n, p in parameters.items()})
-    model.load_state_dict(state)
+    check_state(path, weights.state, {name: p.shape for name, p in parameters.items()})
+    for name, parameter in parameters.items():  # one at a time: the file is not held twice
+        parameter.update(jt.array(as_float32(weights.state[name])))
+        parameter.sync()
     return model, Preprocess(sizes.image_size)

@@ -11,7 +11,7 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-# OpenAI's models all have 64 channels a head; the weights do not tell the number of heads.
+# OpenAI's models all have 64 channels a head; weights do not tell the number of heads.
 HEAD_WIDTH = 64
 
 
@@ -33,6 +33,7 @@ class CLIPSizes(NamedTuple):
     context_length: int
     vocab_size: int
     embed_dim: int
+    activation: str = "quick_gelu"
 
 
 class LayerNorm(nn.Module):
@@ -102,25 +103,35 @@ class Attention(nn.Module):
         return self.out_proj(mixed)
 
 
-class MLP(nn.Module):
-    """The feed-forward half of a block, with OpenAI's QuickGELU."""
+def quick_gelu(x):
+    """OpenAI's approximation of GELU."""
+    return x * jt.sigmoid(1.702 * x)
 
-    def __init__(self, width, hidden):
+
+def gelu(x):
+    """x Φ(x) with the exact normal distribution."""
+    return 0.5 * x * (1 + jt.erf(x * math.sqrt(0.5)))
+
+
+class MLP(nn.Module):
+    """The feed-forward half of a block."""
+
+    def __init__(self, width, hidden, activation):
         self.c_fc = nn.Linear(width, hidden)
         self.c_proj = nn.Linear(hidden, width)
+        self.activation = {"quick_gelu": quick_gelu, "gelu": gelu}[activation]
 
     def execute(self, x):
-        x = self.c_fc(x)
-        return self.c_proj(x * jt.sigmoid(1.702 * x))
+        return self.c_proj(self.activation(self.c_fc(x)))
 
 
 class Block(nn.Module):
     """Pre-norm residual attention block."""
 
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, activation):
         self.attn = Attention(width, heads)
         self.ln_1 = LayerNorm(width)
-        self.mlp = MLP(width, 4 * width)
+        self.mlp = MLP(width, 4 * width, activation)
         self.ln_2 = LayerNorm(width)
 
     def execute(self, x, mask=None):
@@ -131,8 +142,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks over (B, L, D)."""
 
-    def __init__(self, sizes):
-        self.resblocks = nn.ModuleList([Block(sizes.width, sizes.heads)
+    def __init__(self, sizes, activation):
+        self.resblocks = nn.ModuleList([Block(sizes.width, sizes.heads, activation)
                                         for _ in range(sizes.layers)])
 
     def execute(self, x, mask=None):
@@ -151,7 +162,7 @@ class VisionTransformer(nn.Module):
         self.class_embedding = jt.zeros((width,))
         self.positional_embedding = jt.zeros((n_patches + 1, width))
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(sizes.vision)
+        self.transformer = Transformer(sizes.vision, sizes.activation)
         self.ln_post = LayerNorm(width)
         self.proj = jt.zeros((width, sizes.embed_dim))
 
@@ -176,7 +187,7 @@ class CLIP(nn.Module):
     def __init__(self, sizes):
         self.sizes = sizes
         self.visual = VisionTransformer(sizes)
-        self.transformer = Transformer(sizes.text)
+        self.transformer = Transformer(sizes.text, sizes.activation)
         self.token_embedding = nn.Embedding(sizes.vocab_size, sizes.text.width)
         self.positional_embedding = jt.zeros((sizes.context_length, sizes.text.width))
         self.ln_final = LayerNorm(sizes.text.width)
@@ -227,11 +238,13 @@ def unit_norm(features):
     return features / jt.sqrt((features * features).sum(dim=-1, keepdims=True))
 
 
-def sizes_of(state):
+def sizes_of(state, heads=None, activation="quick_gelu"):
     """The `CLIPSizes` of a state dict with OpenAI's names.
 
     Args:
         state: {name: array}.
+        heads: attention heads of the image and the text encoder; by default 64 channels each.
+        activation: 'quick_gelu' or 'gelu'.
 
     Raises:
         KeyError: a name that every ViT CLIP has is missing.
@@ -240,15 +253,16 @@ def sizes_of(state):
         names = [n[len(prefix):] for n in state if n.startswith(prefix)]
         return 1 + max((int(n.split(".")[0]) for n in names), default=-1)
 
-    def tower(width, prefix):
-        return TowerSizes(width, depth(prefix), max(1, width // HEAD_WIDTH))
+    def tower(width, prefix, n_heads):
+        return TowerSizes(width, depth(prefix), n_heads or max(1, width // HEAD_WIDTH))
 
     vision_width, _, patch_size, _ = state["visual.conv1.weight"].shape
     grid = math.isqrt(state["visual.positional_embedding"].shape[0] - 1)
     vocab_size, text_width = state["token_embedding.weight"].shape
+    vision_heads, text_heads = heads or (None, None)
     return CLIPSizes(
-        vision=tower(vision_width, "visual.transformer.resblocks."),
+        vision=tower(vision_width, "visual.transformer.resblocks.", vision_heads),
         image_size=grid * patch_size, patch_size=patch_size,
-        text=tower(text_width, "transformer.resblocks."),
+        text=tower(text_width, "transformer.resblocks.", text_heads),
         context_length=state["positional_embedding"].shape[0], vocab_size=vocab_size,
-        embed_dim=state["text_projection"].shape[1])
+        embed_dim=state["text_projection"].shape[1], activation=activation)

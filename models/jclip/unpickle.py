@@ -39,7 +39,7 @@ class _DType:
             self.dtype = self.dtype.newbyteorder(order)
 
 
-class _Array:
+class StandInArray:
     """Stand-in for `numpy.ndarray`: filled by `__setstate__`, as NumPy's pickles are."""
 
     value = None
@@ -66,9 +66,9 @@ def _filled(content, dtype, shape, order="C"):
 
 
 def _reconstruct(kind=None, *_):
-    if kind is not _Array:
+    if kind is not StandInArray:
         raise Refused("it has a malformed array")
-    return _Array()
+    return StandInArray()
 
 
 def _scalar(dtype=None, content=b""):
@@ -78,7 +78,7 @@ def _scalar(dtype=None, content=b""):
 def _frombuffer(content=b"", dtype=None, shape=(), order="C"):
     if order not in ("C", "F"):
         raise Refused("it has a malformed array")
-    array = _Array()
+    array = StandInArray()
     array.value = _filled(bytes(content), dtype, shape, order)
     return array
 
@@ -97,7 +97,7 @@ def _no_bytes():
 
 def _jittor_var(array=None, *_):
     """How `jt.save` writes Jittor's own arrays."""
-    if not isinstance(array, _Array):
+    if not isinstance(array, StandInArray):
         raise Refused("it has a malformed array")
     return array
 
@@ -106,23 +106,24 @@ def _ordered_dict(*items):
     return collections.OrderedDict(*items)
 
 
-_ADMITTED = {"collections.OrderedDict": _ordered_dict, "_codecs.encode": _encode,
+ADMITTED = {"collections.OrderedDict": _ordered_dict, "_codecs.encode": _encode,
              "__builtin__.bytes": _no_bytes,
-             "numpy.dtype": _DType, "numpy.ndarray": _Array,
+             "numpy.dtype": _DType, "numpy.ndarray": StandInArray,
              "jittor.jittor_core.Var": _jittor_var, "jittor_core.Var": _jittor_var}
 for _core in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
-    _ADMITTED[f"{_core}.multiarray._reconstruct"] = _reconstruct
-    _ADMITTED[f"{_core}.multiarray.scalar"] = _scalar
-    _ADMITTED[f"{_core}.numeric._frombuffer"] = _frombuffer
+    ADMITTED[f"{_core}.multiarray._reconstruct"] = _reconstruct
+    ADMITTED[f"{_core}.multiarray.scalar"] = _scalar
+    ADMITTED[f"{_core}.numeric._frombuffer"] = _frombuffer
 
 
-class _Unpickler(pickle._Unpickler):
+class StandInUnpickler(pickle._Unpickler):
     """Python's unpickler over an allow-list of stand-ins."""
 
     dispatch = dict(pickle._Unpickler.dispatch)
+    stateful = (_DType, StandInArray)  # what may be given a state
 
-    def __init__(self, file, admitted):
-        super().__init__(file)
+    def __init__(self, content, admitted):
+        super().__init__(io.BytesIO(content))
         self.admitted = admitted
 
     def find_class(self, module, name):
@@ -150,7 +151,9 @@ class _Unpickler(pickle._Unpickler):
 
     def load_build(self):
         state = self.stack.pop()
-        if not isinstance(self.stack[-1], (_DType, _Array)):
+        if type(self.stack[-1]) is collections.OrderedDict:
+            return  # attributes of a state dict, such as PyTorch's _metadata
+        if not isinstance(self.stack[-1], self.stateful):
             raise Refused(f"it gives a state to a {type(self.stack[-1]).__name__}")
         self.stack[-1].__setstate__(state)
 
@@ -175,7 +178,12 @@ def loads(content):
         Refused: it asks for anything else.
         Exception: of any kind, where the pickle is damaged.
     """
-    return _with_arrays(_Unpickler(io.BytesIO(content), _ADMITTED).load(), {})
+    return finished(StandInUnpickler(content, ADMITTED).load())
+
+
+def finished(value):
+    """What an unpickler made, with arrays in the place of their stand-ins."""
+    return _with_arrays(value, {})
 
 
 def _with_arrays(value, done, depth=0):
@@ -189,7 +197,7 @@ def _with_arrays(value, done, depth=0):
     """
     if depth > _DEEPEST:
         raise Refused(f"its containers are nested more than {_DEEPEST} deep")
-    if isinstance(value, _Array):
+    if isinstance(value, StandInArray):
         if value.value is None:
             raise Refused("it has an array without content")
         return value.value

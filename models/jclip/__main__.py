@@ -1,0 +1,84 @@
+"""Tells what a file of CLIP weights is, or writes it in another format.
+
+    python -m models.jclip info FILE
+    python -m models.jclip convert IN OUT.pkl|OUT.safetensors [--activation gelu|quick_gelu]
+"""
+
+import argparse
+import hashlib
+import os
+
+import numpy as np
+
+from models.errors import UserError, run_script
+from models.jclip.formats import ACTIVATIONS, read_weights
+from models.jclip.weights import write_atomically, write_pickle
+
+# SHA-256 of OpenAI's published files, which stand in the addresses of its own loader.
+_RELEASES = {
+    "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af": "OpenAI ViT-B/32",
+    "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f": "OpenAI ViT-B/16",
+    "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836": "OpenAI ViT-L/14",
+    "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "OpenAI ViT-L/14@336px",
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m models.jclip",
+                                     description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    info_parser = commands.add_parser("info", help="print what a file is")
+    info_parser.add_argument("path", metavar="FILE")
+    convert_parser = commands.add_parser("convert", help="write another format")
+    convert_parser.add_argument("path", metavar="IN")
+    convert_parser.add_argument("output", metavar="OUT")
+    for each in (info_parser, convert_parser):
+        each.add_argument("--activation", choices=ACTIVATIONS,
+                          help="for weights that do not tell which they need")
+    arguments = parser.parse_args()
+    weights = read_weights(arguments.path, arguments.activation)
+    if arguments.command == "info":
+        info(arguments.path, weights)
+    else:
+        convert(weights, arguments.output)
+
+
+def info(path, weights):
+    """Print the format, sizes, number type and SHA-256 of a file, and the release it is."""
+    vision = {name: value for name, value in weights.state.items() if name.startswith("visual.")}
+    patches = weights.state.get("visual.conv1.weight")
+    with open(path, "rb") as file:
+        checksum = hashlib.sha256()
+        while block := file.read(1 << 20):
+            checksum.update(block)
+    lines = {
+        "file": f"{path}, {os.path.getsize(path) / 1e6:.1f} MB, {weights.format}",
+        "number type": ", ".join(sorted({str(v.dtype) for v in weights.state.values()})),
+        "activation": weights.activation,
+        "parameters": f"{sum(int(v.size) for v in weights.state.values()):,}, of them "
+                      f"{sum(int(v.size) for v in vision.values()):,} of the image encoder",
+        "patches": "none (no ViT)" if patches is None else "×".join(map(str, patches.shape)),
+        "SHA-256": checksum.hexdigest(),
+        "release": _RELEASES.get(checksum.hexdigest(), "not a known one"),
+    }
+    for name, text in lines.items():
+        print(f"{name + ':':<14}{text}")
+
+
+def convert(weights, output):
+    """Write weights with OpenAI's names as .pkl or .safetensors."""
+    state = {name: np.ascontiguousarray(value) for name, value in weights.state.items()}
+    if output.endswith(".safetensors"):
+        from safetensors.numpy import save
+        write_atomically(output, save(state, metadata={"activation": weights.activation}))
+    elif output.endswith(".pkl"):
+        # jclip knows QuickGELU alone, so only the other one needs an entry.
+        mark = {} if weights.activation == "quick_gelu" else {"activation": weights.activation}
+        write_pickle(output, {**state, **mark})
+    else:
+        raise UserError(f"{output} must end in .pkl or .safetensors")
+    print(f"{output}: {len(state)} arrays, {weights.activation}")
+
+
+if __name__ == "__main__":
+    run_script(main)

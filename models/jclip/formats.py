@@ -1,0 +1,145 @@
+"""Reads CLIP weights of any of the formats in use, without PyTorch.
+
+| format | told by | activation |
+| --- | --- | --- |
+| OpenAI's `.pt`, a TorchScript archive | zip with a module in `data.pkl` | QuickGELU |
+| PyTorch's state dict: `.pt`, `.pth`, `.bin` | zip with a dict in `data.pkl` | a config file's |
+| safetensors, names of transformers or open_clip | its header | a config file's, or our own |
+| jclip's and Jittor's `.pkl` | anything else | QuickGELU, or the entry 'activation' |
+
+A config file lies beside the weights: transformers' `config.json` or open_clip's
+`open_clip_config.json`. Where nothing says which GELU the weights need, reading them is an
+error, never a guess.
+"""
+
+import json
+import os
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from models.errors import UserError
+from models.jclip.names import parameters_of, to_openai
+from models.jclip.torch_archive import read_torch_archive
+from models.jclip.unpickle import Refused
+from models.jclip.weights import read_pickle
+
+ACTIVATIONS = ("quick_gelu", "gelu")
+
+
+class Weights(NamedTuple):
+    """A CLIP's weights as a file has them.
+
+    Attributes:
+        state: {OpenAI's name: array}, of the file's number type, perhaps views of the file.
+        activation: 'quick_gelu' or 'gelu'.
+        heads: attention heads of the image and the text encoder, or None: 64 channels each.
+        format: what the file is, for people.
+    """
+
+    state: dict
+    activation: str
+    heads: Optional[tuple]
+    format: str
+
+
+def read_weights(path, activation=None):
+    """The weights in a file.
+
+    Args:
+        path: a file of one of the formats above.
+        activation: 'quick_gelu' or 'gelu', for a file that nothing tells it of.
+
+    Raises:
+        UserError: no such file, a damaged or refused one, one without CLIP weights, or one
+            whose activation is unknown.
+    """
+    if activation not in (None, *ACTIVATIONS):
+        raise UserError(f"activation is {activation!r}; it must be one of "
+                        f"{', '.join(ACTIVATIONS)}")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    said, heads = _config_beside(path)
+    if start[:4] == b"PK\3\4":
+        content, is_script = _guarded(path, read_torch_archive)
+        kind = "TorchScript archive" if is_script else "PyTorch state dict"
+        known = "quick_gelu" if is_script else said
+    elif start[8:9] == b"{":
+        content, known = _guarded(path, _read_safetensors)
+        kind, known = "safetensors", known or said
+    else:
+        content, kind = read_pickle(path), "pickle"
+        known = content.pop("activation", "quick_gelu") if isinstance(content, dict) else None
+    state = parameters_of(content)
+    if not state:
+        raise UserError(f"{path} holds no dict of CLIP weights")
+    for name, value in state.items():
+        if not hasattr(value, "dtype") or value.dtype.kind not in "fiu":
+            raise UserError(f"{path}: {name} is no array of numbers; these are no CLIP weights")
+    activation = activation or known
+    if activation not in ACTIVATIONS:
+        raise UserError(
+            f"{path} does not tell which GELU its model has; put the model's config.json beside "
+            "it, or say activation='quick_gelu' (OpenAI's) or 'gelu' (LAION's)")
+    return Weights(to_openai(state), activation, heads, kind)
+
+
+def _guarded(path, read):
+    """read(path), whose failures name the file."""
+    try:
+        return read(path)
+    except Refused as error:
+        raise UserError(f"{path} is refused: {error}") from error
+    except Exception as error:  # a damaged file fails in any way
+        raise UserError(f"{path} is damaged or of an unknown format "
+                        f"({type(error).__name__}); get it again") from error
+
+
+def _read_safetensors(path):
+    """({name: array}, the activation that our own files name or None)."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        said = (file.metadata() or {}).get("activation")
+        return {name: file.get_tensor(name) for name in file.keys()}, said
+
+
+def _config_beside(path):
+    """(activation, heads) that a config file in the weights' folder tells, None where none does."""
+    folder = os.path.dirname(os.path.abspath(path))
+    config = _read_json(os.path.join(folder, "config.json"))
+    if isinstance(config.get("vision_config"), dict) and isinstance(
+            config.get("text_config"), dict):
+        vision, text = config["vision_config"], config["text_config"]
+        # What transformers' CLIPConfig takes where its file is silent.
+        activations = {part.get("hidden_act", "quick_gelu") for part in (vision, text)}
+        heads = (vision.get("num_attention_heads", 12), text.get("num_attention_heads", 8))
+        if len(activations) > 1 or not activations <= set(ACTIVATIONS):
+            raise UserError(f"{folder}/config.json asks for the activations "
+                            f"{sorted(map(str, activations))}; known is one of "
+                            f"{', '.join(ACTIVATIONS)} for both encoders")
+        return activations.pop(), heads
+    model = _read_json(os.path.join(folder, "open_clip_config.json")).get("model_cfg")
+    if isinstance(model, dict):
+        return ("quick_gelu" if model.get("quick_gelu") else "gelu"), None
+    return None, None
+
+
+def _read_json(path):
+    """The object in a JSON file; an empty dict if there is no such file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def as_float32(value):
+    """An array as models take it: float32, and of one axis at least, as all of Jittor's are."""
+    return np.atleast_1d(np.asarray(value)).astype(np.float32)

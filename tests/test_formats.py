@@ -1,0 +1,258 @@
+"""Weights of every format: files that PyTorch wrote, other libraries' names, damaged ones."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+
+import jittor as jt
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from models import jclip
+from models.errors import UserError
+from models.jclip.formats import read_weights
+from models.jclip.weights import write_pickle
+from tests.reference.weights import (
+    TOKENS,
+    clip_shapes,
+    random_images,
+    random_state,
+    to_transformers,
+)
+from tests.test_unpickle import HOSTILE
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+REFERENCE = os.path.join(ROOT, "tests", "reference")
+SMALL = clip_shapes(width=16, vocab_size=20)
+CONFIG = {"vision_config": {"hidden_act": "quick_gelu", "num_attention_heads": 1},
+          "text_config": {"hidden_act": "quick_gelu", "num_attention_heads": 1}}
+
+
+def half_state():
+    return {name: value.astype(np.float16) for name, value in random_state(SMALL).items()}
+
+
+def with_config(path, activation):
+    config = json.loads(json.dumps(CONFIG).replace("quick_gelu", activation))
+    (path.parent / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("name, activation, form", [
+    ("script.pt", None, "TorchScript archive"), ("state.pth", "gelu", "PyTorch state dict"),
+    ("bfloat16.pth", "quick_gelu", "PyTorch state dict")])
+def test_files_that_pytorch_wrote(name, activation, form):
+    weights = read_weights(os.path.join(REFERENCE, name), activation)
+    assert weights.format == form and weights.activation == (activation or "quick_gelu")
+    expected = half_state()
+    assert weights.state.keys() == expected.keys()
+    for key, value in expected.items():
+        ours = np.asarray(weights.state[key], np.float32)
+        # bfloat16 keeps 8 bits of the mantissa.
+        np.testing.assert_allclose(ours, value.astype(np.float32), err_msg=key,
+                                   rtol=2 ** -8 if "bfloat" in name else 0)
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+@pytest.mark.parametrize("names", ["transformers", "openai", "open_clip"])
+def test_features_equal_the_reference(tmp_path, names, activation):
+    """`reference/make_clip.py` computes them with transformers in PyTorch."""
+    state = random_state(clip_shapes())
+    path = tmp_path / "model.safetensors"
+    if names == "transformers":
+        state = to_transformers(state)
+        with_config(path, activation)
+    else:
+        if names == "open_clip":
+            state = {n if n.startswith(("visual", "logit")) else f"text.{n}": v
+                     for n, v in state.items()}
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(
+            {"model_cfg": {"quick_gelu": activation == "quick_gelu"}}))
+    save_file({name: np.ascontiguousarray(value) for name, value in state.items()}, path)
+    model, _ = jclip.load(str(path))
+    reference = np.load(os.path.join(REFERENCE, f"clip_{activation}.npz"))
+    images = jt.array(random_images(3, 16))
+    for name, ours in (("image_features", model.encode_image(images)),
+                       ("text_features", model.encode_text(TOKENS)),
+                       ("logits_per_image", model(images, TOKENS)[0])):
+        expected = reference[name]
+        assert np.abs(ours.numpy() - expected).max() <= 1e-5 * np.abs(expected).max(), name
+
+
+def test_an_unknown_activation_is_no_guess(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file(half_state(), path)
+    with pytest.raises(UserError, match="does not tell which GELU"):
+        read_weights(str(path))
+    assert read_weights(str(path), "gelu").activation == "gelu"
+    with pytest.raises(UserError, match="'relu'"):
+        read_weights(str(path), "relu")
+    with_config(path, "relu")
+    with pytest.raises(UserError, match="relu"):
+        read_weights(str(path))
+
+
+def test_wrong_and_missing_names_are_told(tmp_path):
+    state = to_transformers(random_state(SMALL))
+    path = tmp_path / "model.safetensors"
+    with_config(path, "quick_gelu")
+    left_out = "vision_model.encoder.layers.1.self_attn.k_proj.weight"
+    save_file({n: v for n, v in state.items() if n != left_out}, path)
+    with pytest.raises(UserError, match="missing visual.transformer.resblocks.1.attn.in_proj"):
+        jclip.load(str(path))
+    save_file({**state, "text_model.extra": np.zeros(2, np.float32)}, path)
+    with pytest.raises(UserError, match="unknown text_model.extra"):
+        jclip.load(str(path))
+
+
+@pytest.mark.parametrize("ending", ["pkl", "safetensors"])
+@pytest.mark.parametrize("source, activation", [("script.pt", "quick_gelu"),
+                                                ("state.pth", "gelu")])
+def test_convert_and_info(tmp_path, source, activation, ending):
+    path, output = os.path.join(REFERENCE, source), str(tmp_path / f"out.{ending}")
+    done = command("convert", path, output, "--activation", activation)
+    assert done.returncode == 0, done.stderr
+    again = read_weights(output)
+    assert again.activation == activation
+    for name, value in read_weights(path, activation).state.items():
+        np.testing.assert_array_equal(again.state[name], value)
+        assert again.state[name].dtype == value.dtype
+    done = command("info", output)
+    assert done.returncode == 0, done.stderr
+    for text in ("float16", activation, "not a known one", "16×3×8×8"):
+        assert text in done.stdout
+
+
+def command(*arguments):
+    return subprocess.run([sys.executable, "-m", "models.jclip", *arguments], cwd=ROOT,
+                          capture_output=True, text=True, timeout=100)
+
+
+def test_commands_end_in_one_line(tmp_path):
+    script = os.path.join(REFERENCE, "script.pt")
+    for arguments, words in ((("info", str(tmp_path / "none")), "none"),
+                             (("info", os.path.join(REFERENCE, "state.pth")), "which GELU"),
+                             (("convert", script, str(tmp_path / "x.npz")), "x.npz must end")):
+        done = command(*arguments)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and words in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def rewritten(source, target, change, compression=zipfile.ZIP_STORED):
+    """A copy of an archive with `change(name, content) -> (name, content)` of each entry."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
+        for entry in old.infolist():
+            new.writestr(*change(entry.filename, old.read(entry)))
+    return str(target)
+
+
+def refused(path):
+    with pytest.raises(UserError) as error:
+        read_weights(path, "gelu")
+    message = str(error.value)
+    assert path in message and "\n" not in message and len(message) < 400
+    return message
+
+
+@pytest.mark.parametrize("source", ["state.pth", "script.pt"])
+@pytest.mark.parametrize("name", sorted(set(HOSTILE) - {"pickle in pickle"}))
+def test_hostile_archives(tmp_path, monkeypatch, source, name):
+    content = pickle.dumps({"visual.proj": HOSTILE[name]}, 2)
+    path = rewritten(os.path.join(REFERENCE, source), tmp_path / "x.pt", lambda n, old: (
+        n, content if n.endswith("/data.pkl") else old))
+    monkeypatch.chdir(tmp_path)
+    assert "is refused: it" in refused(path)
+    assert os.listdir(tmp_path) == ["x.pt"]
+
+
+def test_code_in_a_torchscript_archive_is_not_run(tmp_path):
+    path = rewritten(os.path.join(REFERENCE, "script.pt"), tmp_path / "x.pt", lambda n, old: (
+        n, b"import os; os.abort()" if "/code/" in n else old))
+    assert len(read_weights(path).state) == len(SMALL)
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda n, old: (n, old[:-2] if "/data/" in n else old), "beyond its bytes"),
+    (lambda n, old: (n, old[:-1] if "/data/" in n else old), "damaged"),
+    (lambda n, old: (n.replace("/data/", "/../../data/"), old), "missing"),
+    (lambda n, old: (n.replace("data.pkl", "other.pkl"), old), "none of PyTorch's"),
+    (lambda n, old: (n, b"" if n.endswith("data.pkl") else old), "damaged"),
+])
+def test_damaged_archives(tmp_path, damage, message):
+    source = os.path.join(REFERENCE, "state.pth")
+    assert message in refused(rewritten(source, tmp_path / "x.pt", damage))
+
+
+def test_a_compressed_archive_is_refused_unread(tmp_path):
+    bomb = b"\0" * 10 ** 8
+    path = rewritten(os.path.join(REFERENCE, "state.pth"), tmp_path / "x.pt", lambda n, old: (
+        n, bomb if n.endswith("/data/0") else old), zipfile.ZIP_DEFLATED)
+    assert os.path.getsize(path) < 10 ** 6
+    assert "compressed" in refused(path)
+
+
+class Tensor:
+    """Pickles as PyTorch writes a tensor of storage '0' with these sizes."""
+
+    def __init__(self, size, stride, offset=0):
+        self.numbers = offset, size, stride
+
+
+def tensor_pickle(numbers):
+    """The instructions of {'x': tensor}, with storage '0' of 2 values."""
+    body = pickle.dumps(numbers, 2)[2:-1]  # pushes the tuple (offset, size, stride)
+    return (b"\x80\2}X\1\0\0\0xctorch._utils\n_rebuild_tensor_v2\n((X\7\0\0\0storage"
+            b"ctorch\nFloatStorage\nX\1\0\0\0" + b"0X\3\0\0\0cpuK\2tQ" + body + b"tRs.")
+
+
+@pytest.mark.parametrize("numbers", [
+    (0, (10 ** 12,), (1,)), (0, (10 ** 12,), (0,)), (0, (3,), (1,)), (1, (2,), (1,)),
+    (-1, (1,), (1,)), (0, (2,), (-1,)), (0, (2, 2), (1,)), (10 ** 30, (1,), (1,)),
+    (0, "ab", (1, 1)), (0, (2.0,), (1,)), (0, (True,), (1,))])
+def test_tensors_that_leave_their_storage(tmp_path, numbers):
+    path = tmp_path / "x.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", tensor_pickle(numbers))
+        archive.writestr("x/data/0", b"\0" * 8)
+    refused(str(path))
+
+
+@pytest.mark.parametrize("name", ["state.pth", "script.pt", "bfloat16.pth", "model.safetensors",
+                                  "model.pkl"])
+def test_mutated_files_end_in_one_line(tmp_path, name):
+    """500 damaged copies of each format: refused by name, or read as plain arrays."""
+    if name == "model.safetensors":
+        save_file(half_state(), tmp_path / name)
+    elif name == "model.pkl":
+        write_pickle(str(tmp_path / name), half_state())
+        valid = (tmp_path / name).read_bytes()[:-28]  # without the checksum, which would tell
+        (tmp_path / name).write_bytes(valid)
+    path = tmp_path / name if name.startswith("model") else os.path.join(REFERENCE, name)
+    with open(path, "rb") as file:
+        valid = file.read()
+    random = np.random.RandomState(1)
+    mutated = tmp_path / "mutated"
+    n_refused = 0
+    # Half of the changes hit the parts that are read as structure.
+    structure = [i for i in range(0, len(valid) - 2) if valid[i:i + 2] in (b"PK", b"X\1", b"\x8c\4")
+                 ] or [0]
+    for _ in range(500):
+        content = bytearray(valid)
+        for _ in range(random.randint(1, 5)):
+            near = structure[random.randint(len(structure))] + random.randint(40)
+            place = near % len(valid) if random.randint(2) else random.randint(len(valid))
+            content[place] = random.randint(256)
+        if random.randint(5) == 0:
+            del content[random.randint(len(content)):]
+        mutated.write_bytes(content)
+        try:
+            weights = read_weights(str(mutated), "gelu")
+        except UserError as error:
+            n_refused += 1
+            assert "\n" not in str(error) and len(str(error)) < 600
+        else:
+            assert all(value.dtype.kind in "fiu" for value in weights.state.values())
+    assert n_refused > 50
