@@ -102,9 +102,11 @@ def apply_lora(model, encoder="both", params=("q", "k", "v"), rank=4, alpha=1.0,
                         "1 and dropout in [0, 1)")
     freeze(model)
     layers = []
-    towers = {"vision": model.visual.transformer, "text": model.transformer}
-    for name in towers if encoder == "both" else [encoder]:
-        blocks = towers[name].resblocks
+    for name in ("vision", "text") if encoder == "both" else [encoder]:
+        blocks = _towers(model)[name]
+        if not blocks:
+            raise UserError(f"lora.encoder is {encoder!r}, but this CLIP's image encoder is a "
+                            "ResNet, which LoRA does not change; set it to text")
         for i in _positions(positions, len(blocks)):
             attention = blocks[i].attn
             width = attention.in_proj_weight.shape[1]
@@ -134,8 +136,7 @@ def set_dropout(model, active):
 
 def merge_lora(model):
     """Add the low-rank products to the weights and remove the additions, in place."""
-    for block in _blocks(model):
-        attention = block.attn
+    for attention in (block.attn for blocks in _towers(model).values() for block in blocks):
         if attention.in_delta is not None:
             attention.in_proj_weight.update(attention.in_proj_weight + attention.in_delta.weight())
             attention.in_delta = None
@@ -185,15 +186,18 @@ def load_tuned(weights, settings, state, path):
     return model
 
 
-def _blocks(model):
-    return [*model.visual.transformer.resblocks, *model.transformer.resblocks]
+def _towers(model):
+    """{encoder: its attention blocks}; none of a ResNet."""
+    vision = getattr(model.visual, "transformer", None)
+    return {"vision": [] if vision is None else list(vision.resblocks),
+            "text": list(model.transformer.resblocks)}
 
 
 def _layers(model):
     """{name: `LowRank`}, in the order of the blocks."""
     layers = {}
-    for tower, transformer in (("vision", model.visual.transformer), ("text", model.transformer)):
-        for i, block in enumerate(transformer.resblocks):
+    for tower, blocks in _towers(model).items():
+        for i, block in enumerate(blocks):
             for part in ("in_delta", "out_delta"):
                 if getattr(block.attn, part) is not None:
                     layers[f"{tower}.{i}.{part}"] = getattr(block.attn, part)

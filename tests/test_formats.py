@@ -15,7 +15,9 @@ from safetensors.numpy import save_file
 from models import jclip
 from models.errors import UserError
 from models.jclip.formats import read_weights
+from models.jclip.model import CLIP, CLIPSizes, ResNetSizes, TowerSizes
 from models.jclip.weights import write_pickle
+from models.lora import apply_lora
 from tests.reference.weights import (
     TOKENS,
     clip_shapes,
@@ -80,6 +82,24 @@ def test_features_equal_the_reference(tmp_path, names, activation):
                        ("logits_per_image", model(images, TOKENS)[0])):
         expected = reference[name]
         assert np.abs(ours.numpy() - expected).max() <= 1e-5 * np.abs(expected).max(), name
+
+
+def test_resnet_features_equal_the_reference(tmp_path):
+    sizes = CLIPSizes(vision=ResNetSizes(8, (1, 2, 1, 1)), image_size=64, patch_size=0,
+                      text=TowerSizes(64, 2, 1), context_length=24, vocab_size=20, embed_dim=16)
+    shapes = {n: tuple(p.shape) for n, p in CLIP(sizes).named_parameters()}
+    state = random_state(shapes)
+    state["visual.bn1.num_batches_tracked"] = np.array(7)  # as OpenAI's files have it
+    path = str(tmp_path / "RN.pkl")
+    write_pickle(path, state)
+    model, preprocess = jclip.load(path)
+    assert model.sizes == sizes and preprocess.image_size == 64
+    expected = np.load(os.path.join(REFERENCE, "resnet.npz"))["image_features"]
+    ours = model.encode_image(jt.array(random_images(3, 64))).numpy()
+    assert np.abs(ours - expected).max() <= 1e-5 * np.abs(expected).max()
+    with pytest.raises(UserError, match="ResNet"):
+        apply_lora(model, "both")
+    assert len(apply_lora(model, "text")) == 2
 
 
 def test_an_unknown_activation_is_no_guess(tmp_path):

@@ -17,7 +17,8 @@ __all__ = ["available_models", "load", "tokenize"]
 
 # OpenAI's names, and the files in which the challenge's users keep them.
 _FILES = {"ViT-B/32": "ViT-B-32.pkl", "ViT-B/16": "ViT-B-16.pkl", "ViT-L/14": "ViT-L-14.pkl",
-          "ViT-L/14@336px": "ViT-L-14-336px.pkl"}
+          "ViT-L/14@336px": "ViT-L-14-336px.pkl", "RN50": "RN50.pkl", "RN101": "RN101.pkl",
+          "RN50x4": "RN50x4.pkl"}
 
 
 def available_models():
@@ -56,7 +57,7 @@ def load(name_or_path, activation=None):
     try:
         sizes = sizes_of(weights.state, weights.heads, weights.activation)
     except (KeyError, ValueError) as error:
-        raise UserError(f"{path} holds no CLIP with a ViT image encoder ({error})") from error
+        raise UserError(f"{path} holds no CLIP with a ViT or a ResNet ({error})") from error
     model = CLIP(sizes)
     parameters = dict(model.named_parameters())
     check_state(path, weights.state, {name: p.shape for name, p in parameters.items()})

@@ -11,6 +11,9 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
+from models.jclip.attention import AttentionMix
+from models.jclip.resnet import ModifiedResNet
+
 # OpenAI's models all have 64 channels a head; weights do not tell the number of heads.
 HEAD_WIDTH = 64
 
@@ -23,10 +26,20 @@ class TowerSizes(NamedTuple):
     heads: int
 
 
-class CLIPSizes(NamedTuple):
-    """Everything that decides the shapes of a CLIP's weights."""
+class ResNetSizes(NamedTuple):
+    """A ResNet image encoder: channels after the stem, blocks of its four stages."""
 
-    vision: TowerSizes
+    width: int
+    layers: tuple
+
+
+class CLIPSizes(NamedTuple):
+    """Everything that decides the shapes of a CLIP's weights.
+
+    `vision` is `TowerSizes` or `ResNetSizes`; a ResNet has no patches (`patch_size` 0).
+    """
+
+    vision: tuple
     image_size: int
     patch_size: int
     text: TowerSizes
@@ -47,34 +60,6 @@ class LayerNorm(nn.Module):
         centred = x - x.mean(dim=-1, keepdims=True)
         variance = (centred * centred).mean(dim=-1, keepdims=True)
         return centred * (self.weight / jt.sqrt(variance + 1e-5)) + self.bias
-
-
-class AttentionMix(jt.Function):
-    """softmax(q kᵀ + mask) v over (B*H, L, d), with its gradient written out.
-
-    Jittor would fuse the softmax's backward pass into its naive batched products and so
-    compute it again for every channel; `stop_fuse` keeps them apart (5 times faster at L 65).
-    """
-
-    def execute(self, q, k, v, mask=None):
-        scores = nn.bmm_transpose(q, k)  # (B*H, L, L)
-        if mask is not None:
-            scores = scores + mask
-        shares = nn.softmax(scores, dim=-1).stop_fuse()
-        self.saved = q, k, v, shares
-        return nn.bmm(shares, v)
-
-    def grad(self, gradient):
-        q, k, v, shares = self.saved
-        d_shares = nn.bmm_transpose(gradient, v).stop_fuse()
-        mean = (d_shares * shares).sum(dim=-1, keepdims=True)
-        d_scores = (shares * (d_shares - mean)).stop_fuse()
-
-        def swap(x):
-            return x.transpose(0, 2, 1).stop_fuse()
-
-        return (nn.bmm(d_scores, k), nn.bmm(swap(d_scores), q), nn.bmm(swap(shares), gradient),
-                None)
 
 
 class Attention(nn.Module):
@@ -186,7 +171,10 @@ class CLIP(nn.Module):
 
     def __init__(self, sizes):
         self.sizes = sizes
-        self.visual = VisionTransformer(sizes)
+        if isinstance(sizes.vision, ResNetSizes):
+            self.visual = ModifiedResNet(*sizes.vision, sizes.image_size, sizes.embed_dim)
+        else:
+            self.visual = VisionTransformer(sizes)
         self.transformer = Transformer(sizes.text, sizes.activation)
         self.token_embedding = nn.Embedding(sizes.vocab_size, sizes.text.width)
         self.positional_embedding = jt.zeros((sizes.context_length, sizes.text.width))
@@ -247,7 +235,7 @@ def sizes_of(state, heads=None, activation="quick_gelu"):
         activation: 'quick_gelu' or 'gelu'.
 
     Raises:
-        KeyError: a name that every ViT CLIP has is missing.
+        KeyError: a name that every CLIP has is missing.
     """
     def depth(prefix):
         names = [n[len(prefix):] for n in state if n.startswith(prefix)]
@@ -256,13 +244,20 @@ def sizes_of(state, heads=None, activation="quick_gelu"):
     def tower(width, prefix, n_heads):
         return TowerSizes(width, depth(prefix), n_heads or max(1, width // HEAD_WIDTH))
 
-    vision_width, _, patch_size, _ = state["visual.conv1.weight"].shape
-    grid = math.isqrt(state["visual.positional_embedding"].shape[0] - 1)
-    vocab_size, text_width = state["token_embedding.weight"].shape
     vision_heads, text_heads = heads or (None, None)
+    if "visual.attnpool.positional_embedding" in state:
+        places = state["visual.attnpool.positional_embedding"].shape[0] - 1
+        vision = ResNetSizes(state["visual.layer1.0.conv1.weight"].shape[0],
+                             tuple(depth(f"visual.layer{stage}.") for stage in range(1, 5)))
+        image_size, patch_size = 32 * math.isqrt(places), 0
+    else:
+        width, _, patch_size, _ = state["visual.conv1.weight"].shape
+        grid = math.isqrt(state["visual.positional_embedding"].shape[0] - 1)
+        vision = tower(width, "visual.transformer.resblocks.", vision_heads)
+        image_size = grid * patch_size
+    vocab_size, text_width = state["token_embedding.weight"].shape
     return CLIPSizes(
-        vision=tower(vision_width, "visual.transformer.resblocks.", vision_heads),
-        image_size=grid * patch_size, patch_size=patch_size,
+        vision=vision, image_size=image_size, patch_size=patch_size,
         text=tower(text_width, "transformer.resblocks.", text_heads),
         context_length=state["positional_embedding"].shape[0], vocab_size=vocab_size,
         embed_dim=state["text_projection"].shape[1], activation=activation)

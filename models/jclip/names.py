@@ -9,9 +9,9 @@ import re
 
 import numpy as np
 
-# Entries of archives that are no parameters: OpenAI's three, buffers of masks and positions.
+# Entries of archives that models do not need: OpenAI's three, masks, positions, counters.
 _NOT_PARAMETERS = re.compile(
-    r"(input_resolution|context_length|vocab_size|(.*\.)?(attn_mask|position_ids))$")
+    r"(input_resolution|context_length|vocab_size|(.*\.)?(attn_mask|position_ids|num_batches_tracked))$")
 _TOWERS = {"vision": "visual.transformer", "text": "transformer"}
 _BLOCK = {"self_attn.out_proj": "attn.out_proj", "layer_norm1": "ln_1", "layer_norm2": "ln_2",
           "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}

@@ -1,12 +1,17 @@
 """Makes the references: what transformers' CLIP computes in PyTorch with random weights of
-tests/reference/weights.py (clip_quick_gelu.npz, clip_gelu.npz), and small files that PyTorch
+tests/reference/weights.py (clip_quick_gelu.npz, clip_gelu.npz), open_clip's ResNet
+(resnet.npz), and small files that PyTorch
 itself wrote (script.pt, state.pth, bfloat16.pth).
 
-    pip install torch==2.13.0 transformers  (an environment of its own)
+    pip install torch==2.13.0 transformers open_clip_torch  (an environment of its own)
     python -m tests.reference.make_clip
 """
 
+import importlib
 import os
+import sys
+import types
+from unittest import mock
 
 import numpy as np
 import torch
@@ -23,6 +28,7 @@ from tests.reference.weights import (
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 def main():
+    write_resnet_features()
     write_features("quick_gelu")
     write_features("gelu")
     state = {n: torch.from_numpy(v).half() for n, v in random_state(
@@ -50,6 +56,26 @@ class Tree(torch.nn.Module):
 
     def forward(self, x):
         return x + 1
+
+
+def write_resnet_features():
+    """open_clip's ResNet; it asks for torchvision, of which the ResNet needs nothing."""
+    for name in ("torchvision", "torchvision.ops", "torchvision.ops.misc",
+                 "torchvision.transforms", "torchvision.transforms.functional"):
+        sys.modules[name] = mock.MagicMock()
+    spec = importlib.util.find_spec("open_clip")
+    package = types.ModuleType("open_clip")
+    package.__path__ = list(spec.submodule_search_locations)
+    sys.modules["open_clip"] = package
+    ModifiedResNet = importlib.import_module("open_clip.modified_resnet").ModifiedResNet
+    model = ModifiedResNet((1, 2, 1, 1), output_dim=16, heads=4, image_size=64, width=8).eval()
+    names = [n for n in model.state_dict() if not n.endswith("num_batches_tracked")]
+    state = random_state({f"visual.{n}": tuple(model.state_dict()[n].shape) for n in names})
+    model.load_state_dict({n: torch.from_numpy(state[f"visual.{n}"]) for n in names},
+                          strict=False)
+    with torch.no_grad():
+        np.savez(os.path.join(HERE, "resnet.npz"),
+                 image_features=model(torch.from_numpy(random_images(3, 64))).numpy())
 
 
 def write_features(activation):

@@ -20,7 +20,9 @@ def random_state(shapes):
         random = np.random.RandomState(zlib.crc32(name.encode()))
         if name == "logit_scale":
             state[name] = np.full(shape, 2.5, np.float32)
-        elif "ln_" in name and name.endswith("weight"):
+        elif name.endswith("running_var"):
+            state[name] = random.uniform(0.5, 1.5, shape).astype(np.float32)
+        elif name.endswith("weight") and len(shape) == 1:  # of a norm
             state[name] = 1 + random.normal(0, 0.1, shape).astype(np.float32)
         else:
             spread = 0.5 if "embedding" in name else 2 / np.sqrt(shape[-1])
