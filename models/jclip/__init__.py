@@ -31,7 +31,8 @@ def load(name_or_path, activation=None):
 
     Args:
         name_or_path: a file of any format of `models.jclip.formats`, or a name of
-            `available_models()`, whose file is then looked for in the working directory.
+            `available_models()`, whose file is then looked for in the working directory and
+            in the hub's cache, and downloaded if it is in neither.
         activation: 'quick_gelu' or 'gelu', for weights that do not tell which they need.
 
     Returns:
@@ -45,14 +46,17 @@ def load(name_or_path, activation=None):
     import jittor as jt
 
     from models.jclip.formats import as_float32, read_weights
+    from models.jclip.hub import fetch
     from models.jclip.model import CLIP, sizes_of
     from models.jclip.preprocess import Preprocess
     from models.jclip.weights import check_state
 
     path = _FILES.get(name_or_path, name_or_path)
     if not os.path.isfile(path):
-        raise UserError(f"no weights at {path}; put the file there, or name another "
-                        f"(known models: {', '.join(_FILES)})")
+        if name_or_path not in _FILES:
+            raise UserError(f"no weights at {path}; put the file there, or name another "
+                            f"(known models: {', '.join(_FILES)})")
+        path = fetch(name_or_path, path)
     weights = read_weights(path, activation)
     try:
         sizes = sizes_of(weights.state, weights.heads, weights.activation)

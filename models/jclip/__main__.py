@@ -5,13 +5,13 @@
 """
 
 import argparse
-import hashlib
 import os
 
 import numpy as np
 
 from models.errors import UserError, run_script
 from models.jclip.formats import ACTIVATIONS, read_weights
+from models.jclip.hub import sha256_of
 from models.jclip.weights import write_atomically, write_pickle
 
 # SHA-256 of OpenAI's published files, which stand in the addresses of its own loader.
@@ -47,10 +47,7 @@ def info(path, weights):
     """Print the format, sizes, number type and SHA-256 of a file, and the release it is."""
     vision = {name: value for name, value in weights.state.items() if name.startswith("visual.")}
     patches = weights.state.get("visual.conv1.weight")
-    with open(path, "rb") as file:
-        checksum = hashlib.sha256()
-        while block := file.read(1 << 20):
-            checksum.update(block)
+    checksum = sha256_of(path)
     lines = {
         "file": f"{path}, {os.path.getsize(path) / 1e6:.1f} MB, {weights.format}",
         "number type": ", ".join(sorted({str(v.dtype) for v in weights.state.values()})),
@@ -58,8 +55,8 @@ def info(path, weights):
         "parameters": f"{sum(int(v.size) for v in weights.state.values()):,}, of them "
                       f"{sum(int(v.size) for v in vision.values()):,} of the image encoder",
         "patches": "none (no ViT)" if patches is None else "×".join(map(str, patches.shape)),
-        "SHA-256": checksum.hexdigest(),
-        "release": _RELEASES.get(checksum.hexdigest(), "not a known one"),
+        "SHA-256": checksum,
+        "release": _RELEASES.get(checksum, "not a known one"),
     }
     for name, text in lines.items():
         print(f"{name + ':':<14}{text}")
