@@ -15,6 +15,7 @@ from models.jclip.preprocess import MEAN, STD, Preprocess
 from models.jclip.tokenizer import encode, tokenize
 from models.jclip.weights import read_pickle, write_pickle
 from tests.conftest import SMALL, shapes_of
+from tests.reference.pictures import write_pictures
 from tests.reference.weights import random_state
 
 REFERENCE = os.path.join(os.path.dirname(__file__), "reference", "clip_quick_gelu.npz")
@@ -153,3 +154,14 @@ def test_state_survives_the_checkpoint(small_clip, tmp_path):
     model.load_state_dict(read_pickle(path))
     for (_, a), (_, b) in zip(model.named_parameters(), small_clip.named_parameters()):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_pixels_equal_openais_preprocessing(tmp_path):
+    """`reference/make_pixels.py` computes them with torchvision, pixel for pixel."""
+    expected = np.load(os.path.join(os.path.dirname(__file__), "reference", "pixels.npz"))
+    names = write_pictures(tmp_path)
+    assert len(names) >= 30 and names == sorted(expected.files)
+    for name in names:
+        with Image.open(tmp_path / name) as image:
+            np.testing.assert_array_equal(Preprocess(32).pixels(image), expected[name],
+                                          err_msg=name)

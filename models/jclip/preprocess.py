@@ -26,6 +26,8 @@ class Preprocess:
     def pixels(self, image):
         """PIL image -> uint8 array (S, S, 3), the crop before normalisation."""
         S = self.image_size
+        if image.mode.startswith("I;16"):  # Pillow cannot resize these
+            image = image.convert("RGB")
         width, height = image.size
         if width <= height:
             size = (S, int(S * height / width))
