@@ -214,30 +214,35 @@ def test_a_compressed_archive_is_refused_unread(tmp_path):
     assert "compressed" in refused(path)
 
 
-class Tensor:
-    """Pickles as PyTorch writes a tensor of storage '0' with these sizes."""
-
-    def __init__(self, size, stride, offset=0):
-        self.numbers = offset, size, stride
-
-
 def tensor_pickle(numbers):
-    """The instructions of {'x': tensor}, with storage '0' of 2 values."""
-    body = pickle.dumps(numbers, 2)[2:-1]  # pushes the tuple (offset, size, stride)
+    """The instructions of {'x': tensor} with storage '0' and (offset, size, stride)."""
+    body = b"".join(pickle.dumps(number, 2)[2:-1] for number in numbers)
     return (b"\x80\2}X\1\0\0\0xctorch._utils\n_rebuild_tensor_v2\n((X\7\0\0\0storage"
             b"ctorch\nFloatStorage\nX\1\0\0\0" + b"0X\3\0\0\0cpuK\2tQ" + body + b"tRs.")
 
 
-@pytest.mark.parametrize("numbers", [
-    (0, (10 ** 12,), (1,)), (0, (10 ** 12,), (0,)), (0, (3,), (1,)), (1, (2,), (1,)),
-    (-1, (1,), (1,)), (0, (2,), (-1,)), (0, (2, 2), (1,)), (10 ** 30, (1,), (1,)),
-    (0, "ab", (1, 1)), (0, (2.0,), (1,)), (0, (True,), (1,))])
-def test_tensors_that_leave_their_storage(tmp_path, numbers):
-    path = tmp_path / "x.pt"
+def tensor_archive(path, numbers):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/data.pkl", tensor_pickle(numbers))
-        archive.writestr("x/data/0", b"\0" * 8)
-    refused(str(path))
+        archive.writestr("x/data/0", np.float32([1, 2, 3, 4]).tobytes())
+    return str(path)
+
+
+@pytest.mark.parametrize("numbers, expected", [
+    ((0, (4,), (1,)), [1, 2, 3, 4]), ((1, (2,), (2,)), [2, 4]),
+    ((0, (2, 2), (1, 2)), [[1, 3], [2, 4]]), ((3, (), ()), 4), ((0, (0, 3), (3, 1)), [])])
+def test_tensors_are_views_of_their_storage(tmp_path, numbers, expected):
+    weights = read_weights(tensor_archive(tmp_path / "x.pt", numbers), "gelu")
+    assert weights.state["x"].shape == numbers[1]
+    np.testing.assert_array_equal(weights.state["x"].ravel(), np.ravel(expected))
+
+
+@pytest.mark.parametrize("numbers", [
+    (0, (10 ** 12,), (1,)), (0, (10 ** 12,), (0,)), (0, (5,), (1,)), (1, (4,), (1,)),
+    (-1, (1,), (1,)), (0, (2,), (-1,)), (0, (2, 2), (1,)), (10 ** 30, (1,), (1,)),
+    (0, "ab", (1, 1)), (0, (2.0,), (1,)), (0, (True,), (1,)), (0, 3, 1), ((0,), (1,), (1,))])
+def test_tensors_that_leave_their_storage(tmp_path, numbers):
+    refused(tensor_archive(tmp_path / "x.pt", numbers))
 
 
 @pytest.mark.parametrize("name", ["state.pth", "script.pt", "bfloat16.pth", "model.safetensors",

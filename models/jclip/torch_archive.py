@@ -7,6 +7,7 @@ of a TorchScript archive is not looked at.
 """
 
 import collections
+import math
 import pickle
 import zipfile
 from typing import NamedTuple
@@ -55,10 +56,10 @@ def _rebuild_tensor(storage=None, offset=0, size=(), stride=(), *_):
     if 0 in size:
         array.value = np.zeros(size, storage.values.dtype)
         return array
-    if last >= len(storage.values):
+    values, item = storage.values, storage.values.itemsize
+    # Nor may it be larger than its storage: with a stride of 0 it could be of any size.
+    if last >= len(values) or math.prod(size) > len(values):
         raise Refused(f"it has a tensor of shape {tuple(size)} beyond its bytes")
-    values = storage.values
-    item = values.itemsize
     array.value = np.lib.stride_tricks.as_strided(
         values[offset:], size, [step * item for step in stride], writeable=False)
     if storage.kind.dtype == "bfloat16":  # the upper half of a float32
