@@ -50,6 +50,7 @@ def main():
     if arguments.ablate and not arguments.labels:
         raise UserError("--ablate needs --labels FILE to measure on")
 
+    runtime.use_accelerator()
     config = load_config(arguments.config, arguments.overrides)
     if min(config.fusion.to_dict().values()) < 0 or config.fusion.tuned_text <= 0:
         raise UserError("fusion's weights must not be negative, and tuned_text must be above 0")

@@ -52,6 +52,7 @@ def main():
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
     arguments = parser.parse_intermixed_args()
 
+    runtime.use_accelerator()
     config = load_config(arguments.config, arguments.overrides)
     log(format_config(config))
     challenge = load_challenge(config.data, config.seed)

@@ -61,6 +61,13 @@ def prepare():
               f"({COMPILE_MINUTES}) …", file=sys.stderr, flush=True)
 
 
+def use_accelerator():
+    """Have Jittor compute on the GPU where `prepare` left CUDA on; after the first import."""
+    import jittor as jt
+    if jt.has_cuda:
+        jt.flags.use_cuda = 1
+
+
 def _require_compiler():
     compiler = os.environ.get("cc_path") or "g++"
     if shutil.which(compiler) is None:

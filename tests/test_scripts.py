@@ -132,6 +132,19 @@ def test_an_image_that_cannot_be_decoded_still_gets_a_line(trained, tmp_path):
         line for line in lines if "image_5" not in line]
 
 
+def test_without_lora_the_prompt_alone_is_trained(trained, tmp_path):
+    folder, _ = trained
+    settings = [f"output.checkpoint_dir={tmp_path / 'w'}", "lora.encoder=none",
+                "head.channel_reweighting=false", "mta.views=1", "ood.score=winner"]
+    for script, more in (("train.py", []), ("test.py", ["--output", tmp_path / "r.txt"])):
+        done = run(script, folder, *settings, *more)
+        assert done.returncode == 0, done.stderr[-2000:]
+    stage_1 = read_pickle(str(tmp_path / "w" / "prompt_lora.pkl"))
+    assert stage_1["lora"] == {} and len(stage_1["contexts"]) == 2
+    assert np.abs(stage_1["contexts"][1] - stage_1["contexts"][0]).max() > 0
+    assert len((tmp_path / "r.txt").read_text().splitlines()) == 12
+
+
 def test_train_sh_runs_both_stages(workplace, tmp_path):
     config = yaml.safe_load((workplace / "tiny.yaml").read_text())
     config["output"] = {"checkpoint_dir": str(tmp_path / "w"), "cache_dir": str(tmp_path / "c")}
