@@ -198,6 +198,7 @@ def test_code_in_a_torchscript_archive_is_not_run(tmp_path):
     (lambda n, old: (n, old[:-2] if "/data/" in n else old), "beyond its bytes"),
     (lambda n, old: (n, old[:-1] if "/data/" in n else old), "damaged"),
     (lambda n, old: (n.replace("/data/", "/../../data/"), old), "missing"),
+    (lambda n, old: (n.replace("/data/1", "/data/x"), old), "missing"),
     (lambda n, old: (n.replace("data.pkl", "other.pkl"), old), "none of PyTorch's"),
     (lambda n, old: (n, b"" if n.endswith("data.pkl") else old), "damaged"),
 ])

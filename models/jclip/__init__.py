@@ -65,7 +65,7 @@ def load(name_or_path, activation=None):
     model = CLIP(sizes)
     parameters = dict(model.named_parameters())
     check_state(path, weights.state, {name: p.shape for name, p in parameters.items()})
-    for name, parameter in parameters.items():  # one at a time: the file is not held twice
-        parameter.update(jt.array(as_float32(weights.state[name])))
+    for name, parameter in parameters.items():  # one at a time, so that they are not held twice
+        parameter.update(jt.array(as_float32(weights.state.pop(name))))
         parameter.sync()
     return model, Preprocess(sizes.image_size)

@@ -31,7 +31,7 @@ class Weights(NamedTuple):
     """A CLIP's weights as a file has them.
 
     Attributes:
-        state: {OpenAI's name: array}, of the file's number type, perhaps views of the file.
+        state: {OpenAI's name: array}, of the file's number type.
         activation: 'quick_gelu' or 'gelu'.
         heads: attention heads of the image and the text encoder, or None: 64 channels each.
         format: what the file is, for people.
@@ -104,7 +104,12 @@ def _read_safetensors(path):
 
     with safe_open(path, framework="numpy") as file:
         said = (file.metadata() or {}).get("activation")
-        return {name: file.get_tensor(name) for name in file.keys()}, said
+        names = list(file.keys())
+    state = {}
+    for name in names:  # opened for each: an open file keeps all that was read in memory
+        with safe_open(path, framework="numpy") as file:
+            state[name] = file.get_tensor(name)
+    return state, said
 
 
 def _config_beside(path):

@@ -2,12 +2,14 @@
 
 Both hold `NAME/data.pkl`, a pickle in which each tensor is a view of a storage, and
 `NAME/data/0`, `NAME/data/1`, …, the storages' bytes, never compressed. The pickle goes through
-`models.jclip.unpickle`; the arrays are views of the file itself, mapped into memory. The code
-of a TorchScript archive is not looked at.
+`models.jclip.unpickle`; each storage is read when the pickle asks for it, into memory of its
+own. The code of a TorchScript archive is not looked at.
 """
 
 import collections
+import io
 import math
+import os
 import pickle
 import zipfile
 from typing import NamedTuple
@@ -93,9 +95,10 @@ class _TorchUnpickler(StandInUnpickler):
                 pickle.BINPERSID[0]: pickle._Unpickler.load_binpersid}
     stateful = (*StandInUnpickler.stateful, _ScriptModule)
 
-    def __init__(self, content, storages):
-        super().__init__(content, _ADMITTED)
-        self.storages = storages
+    def __init__(self, archive):
+        super().__init__(archive.read(archive.pickle), _ADMITTED)
+        self.archive = archive
+        self.storages = {}
 
     def find_class(self, module, name):
         if module == "__torch__" or module.startswith("__torch__."):
@@ -106,12 +109,45 @@ class _TorchUnpickler(StandInUnpickler):
         if (not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage"
                 or not isinstance(reference[1], _StorageKind)):
             raise Refused("it has a malformed storage")
-        kind, key = reference[1:3]
-        dtype = np.dtype("<u2" if kind.dtype == "bfloat16" else kind.dtype)
-        content = self.storages.get(str(key))
-        if content is None or len(content) % dtype.itemsize:
-            raise Refused(f"its storage {ascii(str(key)[:20])} is missing or damaged")
-        return _Storage(content.view(dtype), kind)
+        kind, key = reference[1], str(reference[2])
+        if key not in self.storages:
+            dtype = np.dtype("<u2" if kind.dtype == "bfloat16" else kind.dtype)
+            content = self.archive.read(f"{self.archive.root}data/{key}").getbuffer()
+            if len(content) % dtype.itemsize:
+                raise Refused(f"its storage {ascii(key[:20])} is damaged")
+            self.storages[key] = _Storage(np.frombuffer(content, dtype), kind)
+        return self.storages[key]
+
+
+class _Archive:
+    """The entries of a zip archive of PyTorch's."""
+
+    def __init__(self, file):
+        self.file = file
+        with zipfile.ZipFile(file) as archive:
+            self.entries = {entry.filename: entry for entry in archive.infolist()}
+        pickles = [name for name in self.entries if name.rpartition("/")[2] == "data.pkl"]
+        if len(pickles) != 1:
+            raise Refused("it is a zip archive, but none of PyTorch's")
+        self.pickle = pickles[0]
+        self.root = self.pickle[:-len("data.pkl")]
+
+    def read(self, name):
+        """An entry's content, `io.BytesIO`; never more than the file itself holds."""
+        entry = self.entries.get(name)
+        if entry is None:
+            raise Refused(f"its entry {ascii(name[:40])} is missing")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+            raise Refused(f"its entry {ascii(name[:40])} is compressed, which PyTorch's never are")
+        self.file.seek(entry.header_offset)
+        header = self.file.read(_LOCAL_HEADER_BYTES)
+        # Behind the header come the name and, of the length that it tells, padding.
+        self.file.seek(int.from_bytes(header[26:28], "little")
+                       + int.from_bytes(header[28:30], "little"), os.SEEK_CUR)
+        n_left = os.fstat(self.file.fileno()).st_size - self.file.tell()
+        if header[:4] != b"PK\3\4" or not 0 <= entry.file_size <= n_left:
+            raise Refused("it is damaged")
+        return io.BytesIO(self.file.read(entry.file_size))
 
 
 def read_torch_archive(path):
@@ -121,39 +157,18 @@ def read_torch_archive(path):
         path: a zip archive with `data.pkl`.
 
     Returns:
-        (content, is_script): the saved object with arrays for tensors, views of the file; of a
-        TorchScript archive {name: array}, its parameters and buffers.
+        (content, is_script): the saved object with arrays for tensors; of a TorchScript archive
+        {name: array}, its parameters and buffers.
 
     Raises:
         Refused: no such archive, or its pickle asks for something that is not admitted.
         Exception: of any kind, where the archive is damaged.
     """
-    file = np.memmap(path, np.uint8, mode="r")
-    with zipfile.ZipFile(path) as archive:
-        entries = {entry.filename: entry for entry in archive.infolist()}
-    pickles = [name for name in entries if name.rpartition("/")[2] == "data.pkl"]
-    if len(pickles) != 1:
-        raise Refused("it is a zip archive, but none of PyTorch's")
-    root = pickles[0][:-len("data.pkl")]
-    storages = {name[len(root) + len("data/"):]: _content(file, entry)
-                for name, entry in entries.items() if name.startswith(root + "data/")}
-    loaded = _TorchUnpickler(_content(file, entries[pickles[0]]).tobytes(), storages).load()
+    with open(path, "rb") as file:
+        loaded = _TorchUnpickler(_Archive(file)).load()
     if isinstance(loaded, _ScriptModule):
         return _flattened(loaded), True
     return finished(loaded), False
-
-
-def _content(file, entry):
-    """The bytes of an archive's entry, in place."""
-    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-        raise Refused(f"its entry {ascii(entry.filename[:40])} is compressed, which PyTorch's "
-                      "never are")
-    header = bytes(file[entry.header_offset:entry.header_offset + _LOCAL_HEADER_BYTES])
-    start = (entry.header_offset + _LOCAL_HEADER_BYTES
-             + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little"))
-    if header[:4] != b"PK\3\4" or start + entry.file_size > len(file):
-        raise Refused("it is damaged")
-    return file[start:start + entry.file_size]
 
 
 def _flattened(module, deepest=50):

@@ -1,7 +1,7 @@
 """Reads pickles of arrays and plain containers without running anything from them.
 
-A pickle is a program: it can name any function and call it. `loads` is Python's own unpickler
-with four of its instructions narrowed. A name is looked up in a short list of our own
+A pickle is a program: it can name any function and call it. `load` is Python's own unpickler
+with a few of its instructions narrowed. A name is looked up in a short list of our own
 stand-ins, never in a module; only those can be called, and only what they made can be given a
 state. The stand-ins for arrays take the bytes that are in the file, so that a shape cannot ask
 for memory that the file does not fill. Python's version of the unpickler is used, not C's: its
@@ -9,7 +9,6 @@ memo is a dict, which a hostile index cannot make large.
 """
 
 import collections
-import io
 import pickle
 import re
 
@@ -122,8 +121,8 @@ class StandInUnpickler(pickle._Unpickler):
     dispatch = dict(pickle._Unpickler.dispatch)
     stateful = (_DType, StandInArray)  # what may be given a state
 
-    def __init__(self, content, admitted):
-        super().__init__(io.BytesIO(content))
+    def __init__(self, file, admitted):
+        super().__init__(file)
         self.admitted = admitted
 
     def find_class(self, module, name):
@@ -168,17 +167,18 @@ class StandInUnpickler(pickle._Unpickler):
         dispatch[_code[0]] = refuse
 
 
-def loads(content):
+def load(file):
     """The object in a pickle: arrays, numbers, strings, bytes and plain containers.
 
     Args:
-        content: bytes.
+        file: binary file at the pickle's start. Each array gets memory of its own, so that
+            who takes them one by one can let go of each.
 
     Raises:
         Refused: it asks for anything else.
         Exception: of any kind, where the pickle is damaged.
     """
-    return finished(StandInUnpickler(content, ADMITTED).load())
+    return finished(StandInUnpickler(file, ADMITTED).load())
 
 
 def finished(value):

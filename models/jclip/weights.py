@@ -26,21 +26,35 @@ def read_pickle(path):
     """
     try:
         with open(path, "rb") as file:
-            content = file.read()
+            _check_sum(path, file)
+            return unpickle.load(file)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    if content.endswith(JITTOR_MARKER):
-        body, checksum = content[:-_TRAILER_BYTES], content[-_TRAILER_BYTES:-len(JITTOR_MARKER)]
-        if hashlib.sha1(body).digest() != checksum:
-            raise UserError(f"{path} is damaged (its checksum does not match); get it again")
-        content = body
-    try:
-        return unpickle.loads(content)
     except unpickle.Refused as error:
         raise UserError(f"{path} is refused: {error}") from error
+    except UserError:
+        raise
     except Exception as error:  # a damaged pickle fails in any way
         raise UserError(f"{path} is not a readable .pkl file ({type(error).__name__}); "
                         "get it again") from error
+
+
+def _check_sum(path, file):
+    """Hold the content against the checksum at the file's end, where there is one."""
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(0, length - _TRAILER_BYTES))
+    trailer = file.read()
+    file.seek(0)
+    if not trailer.endswith(JITTOR_MARKER):
+        return
+    checksum, left = hashlib.sha1(), length - _TRAILER_BYTES
+    while left > 0:
+        block = file.read(min(left, 1 << 20))
+        checksum.update(block)
+        left -= len(block)
+    file.seek(0)
+    if checksum.digest() != trailer[:-len(JITTOR_MARKER)]:
+        raise UserError(f"{path} is damaged (its checksum does not match); get it again")
 
 
 def write_pickle(path, content):
