@@ -9,7 +9,6 @@ that everything runs through and what it costs, not what it learns.
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -51,12 +50,12 @@ def main():
                     "prompt.queue_every=1", *arguments.overrides]
         for script, more in (("train.py", []), ("test.py", ["--output", f"{folder}/result.txt"])):
             start = time.time()
-            done = subprocess.run([sys.executable, script, *settings, *more], cwd=ROOT)
-            if done.returncode:
-                sys.exit(f"{script} ended with code {done.returncode}")
-            # The largest of all children so far: test.py's own if it is above train.py's.
-            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2 ** 20
-            print(f"{script}: {time.time() - start:.0f} s, peak memory so far {peak:.2f} GiB")
+            child = subprocess.Popen([sys.executable, script, *settings, *more], cwd=ROOT)
+            _, status, usage = os.wait4(child.pid, 0)
+            if status:
+                sys.exit(f"{script} ended with status {status}")
+            print(f"{script}: {time.time() - start:.0f} s, peak memory "
+                  f"{usage.ru_maxrss / 2 ** 20:.2f} GiB", flush=True)
         with open(f"{folder}/result.txt") as file:
             print(f"result.txt: {len(file.readlines())} lines")
 
