@@ -175,8 +175,8 @@ def test_the_enlarged_list_leaves_out_the_data_sets_names(library):
     assert listed(ClassName("Zoo", "bear")) == everything
 
 
-@pytest.mark.parametrize("n_general, expected", [(0, 1), (1, 1), (2, 2), (4, 3)])
-def test_enlarged_prompts_take_general_templates_and_one_at_least(library, n_general, expected):
+@pytest.mark.parametrize("n_general, expected", [(1, 1), (2, 2), (4, 3)])
+def test_enlarged_prompts_take_general_templates(library, n_general, expected):
     rows = library.enlarged_prompts([], n_general=n_general)
     assert rows[0] == ["a photo of a lynx.", "a picture of the lynx.", "one lynx."][:expected]
     assert {len(row) for row in rows} == {expected}
