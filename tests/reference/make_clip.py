@@ -58,8 +58,11 @@ class Tree(torch.nn.Module):
         return x + 1
 
 
-def write_resnet_features():
-    """open_clip's ResNet; it asks for torchvision, of which the ResNet needs nothing."""
+def open_clip_resnet(**sizes):
+    """open_clip's ModifiedResNet and its {OpenAI's name: shape}.
+
+    open_clip asks for torchvision, of which the ResNet needs nothing.
+    """
     for name in ("torchvision", "torchvision.ops", "torchvision.ops.misc",
                  "torchvision.transforms", "torchvision.transforms.functional"):
         sys.modules[name] = mock.MagicMock()
@@ -67,12 +70,17 @@ def write_resnet_features():
     package = types.ModuleType("open_clip")
     package.__path__ = list(spec.submodule_search_locations)
     sys.modules["open_clip"] = package
-    ModifiedResNet = importlib.import_module("open_clip.modified_resnet").ModifiedResNet
-    model = ModifiedResNet((1, 2, 1, 1), output_dim=16, heads=4, image_size=64, width=8).eval()
-    names = [n for n in model.state_dict() if not n.endswith("num_batches_tracked")]
-    state = random_state({f"visual.{n}": tuple(model.state_dict()[n].shape) for n in names})
-    model.load_state_dict({n: torch.from_numpy(state[f"visual.{n}"]) for n in names},
-                          strict=False)
+    module = importlib.import_module("open_clip.modified_resnet")
+    model = module.ModifiedResNet(**sizes).eval()
+    return model, {f"visual.{n}": tuple(v.shape) for n, v in model.state_dict().items()
+                   if not n.endswith("num_batches_tracked")}
+
+
+def write_resnet_features():
+    model, shapes = open_clip_resnet(layers=(1, 2, 1, 1), output_dim=16, heads=4, image_size=64,
+                                     width=8)
+    model.load_state_dict({n[len("visual."):]: torch.from_numpy(v)
+                           for n, v in random_state(shapes).items()}, strict=False)
     with torch.no_grad():
         np.savez(os.path.join(HERE, "resnet.npz"),
                  image_features=model(torch.from_numpy(random_images(3, 64))).numpy())

@@ -25,32 +25,40 @@ def random_state(shapes):
         elif name.endswith("weight") and len(shape) == 1:  # of a norm
             state[name] = 1 + random.normal(0, 0.1, shape).astype(np.float32)
         else:
-            spread = 0.5 if "embedding" in name else 2 / np.sqrt(shape[-1])
+            if "embedding" in name:
+                spread = 0.5
+            elif len(shape) == 4:  # a convolution: deep stacks of them must not grow
+                spread = np.sqrt(2 / np.prod(shape[1:]))
+            else:
+                spread = 2 / np.sqrt(shape[-1])
             state[name] = random.normal(0, spread, shape).astype(np.float32)
     return state
 
 
 def clip_shapes(width=64, vocab_size=49408, embed_dim=16, image_size=16, patch_size=8,
-                context_length=24, layers=2):
-    """{OpenAI's name: shape} of a small CLIP, both encoders of one width."""
+                context_length=24, layers=2, text_width=None, text_layers=None):
+    """{OpenAI's name: shape} of a CLIP; the text encoder has the image encoder's sizes unless
+    it is given its own."""
+    text_width, text_layers = text_width or width, text_layers or layers
     n_patches = (image_size // patch_size) ** 2
-    shapes = {"logit_scale": (1,), "text_projection": (width, embed_dim),
+    shapes = {"logit_scale": (1,), "text_projection": (text_width, embed_dim),
               "visual.proj": (width, embed_dim), "visual.class_embedding": (width,),
               "visual.conv1.weight": (width, 3, patch_size, patch_size),
               "visual.positional_embedding": (n_patches + 1, width),
-              "positional_embedding": (context_length, width),
-              "token_embedding.weight": (vocab_size, width)}
-    for norm in ("visual.ln_pre", "visual.ln_post", "ln_final"):
-        shapes.update({f"{norm}.weight": (width,), f"{norm}.bias": (width,)})
-    for tower in ("visual.transformer", "transformer"):
-        for i in range(layers):
+              "positional_embedding": (context_length, text_width),
+              "token_embedding.weight": (vocab_size, text_width)}
+    for norm, w in (("visual.ln_pre", width), ("visual.ln_post", width), ("ln_final", text_width)):
+        shapes.update({f"{norm}.weight": (w,), f"{norm}.bias": (w,)})
+    for tower, w, depth in (("visual.transformer", width, layers),
+                            ("transformer", text_width, text_layers)):
+        for i in range(depth):
             block = f"{tower}.resblocks.{i}."
             for name, rows, columns in (("attn.in_proj_", 3, 1), ("attn.out_proj.", 1, 1),
                                         ("mlp.c_fc.", 4, 1), ("mlp.c_proj.", 1, 4)):
-                shapes[f"{block}{name}weight"] = (rows * width, columns * width)
-                shapes[f"{block}{name}bias"] = (rows * width,)
+                shapes[f"{block}{name}weight"] = (rows * w, columns * w)
+                shapes[f"{block}{name}bias"] = (rows * w,)
             for norm in ("ln_1", "ln_2"):
-                shapes[f"{block}{norm}.weight"] = shapes[f"{block}{norm}.bias"] = (width,)
+                shapes[f"{block}{norm}.weight"] = shapes[f"{block}{norm}.bias"] = (w,)
     return shapes
 
 
