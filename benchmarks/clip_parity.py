@@ -60,8 +60,9 @@ def compare(folder):
     runtime.prepare()
     import jittor as jt
 
-    from models.jclip.model import CLIP, sizes_of
+    from models.jclip.model import CLIP
     from models.jclip.resnet import ModifiedResNet
+    from models.jclip.sizes import sizes_of
 
     for name, sizes in VITS.items():
         state = random_state(clip_shapes(context_length=77, **sizes))

@@ -24,7 +24,8 @@ from models import runtime
 
 runtime.prepare()
 
-from models.jclip.model import CLIP, CLIPSizes, TowerSizes
+from models.jclip.model import CLIP
+from models.jclip.sizes import CLIPSizes, TowerSizes
 from models.jclip.weights import write_pickle
 
 VIT_B_32 = CLIPSizes(vision=TowerSizes(768, 12, 12), image_size=224, patch_size=32,

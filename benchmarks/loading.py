@@ -22,7 +22,8 @@ runtime.prepare()
 
 from safetensors.numpy import save_file
 
-from models.jclip.model import CLIP, CLIPSizes, TowerSizes
+from models.jclip.model import CLIP
+from models.jclip.sizes import CLIPSizes, TowerSizes
 from models.jclip.weights import write_pickle
 
 VIT_L_14 = CLIPSizes(vision=TowerSizes(1024, 24, 16), image_size=224, patch_size=14,

@@ -13,7 +13,8 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.jclip.model import CLIP, CLIPSizes, TowerSizes
+from models.jclip.model import CLIP
+from models.jclip.sizes import CLIPSizes, TowerSizes
 from tests.reference.weights import TOKENS, random_images, random_state
 
 SMALL = CLIPSizes(vision=TowerSizes(64, 2, 1), image_size=16, patch_size=8,

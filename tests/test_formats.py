@@ -15,7 +15,8 @@ from safetensors.numpy import save_file
 from models import jclip
 from models.errors import UserError
 from models.jclip.formats import read_weights
-from models.jclip.model import CLIP, CLIPSizes, ResNetSizes, TowerSizes
+from models.jclip.model import CLIP
+from models.jclip.sizes import CLIPSizes, ResNetSizes, TowerSizes
 from models.jclip.weights import write_pickle
 from models.lora import apply_lora
 from tests.reference.weights import (
@@ -142,7 +143,8 @@ def test_convert_and_info(tmp_path, source, activation, ending):
         assert again.state[name].dtype == value.dtype
     done = command("info", output)
     assert done.returncode == 0, done.stderr
-    for text in ("float16", activation, "not a known one", "16×3×8×8"):
+    for text in ("float16", activation, "not a known one", "16 pixels", "patch 8",
+                 "24 of 20 tokens", "width 16, 2 layers"):
         assert text in done.stdout
 
 

@@ -10,8 +10,9 @@ from PIL import Image
 
 from models import jclip
 from models.errors import UserError
-from models.jclip.model import CLIP, sizes_of
+from models.jclip.model import CLIP
 from models.jclip.preprocess import MEAN, STD, Preprocess
+from models.jclip.sizes import sizes_of
 from models.jclip.tokenizer import encode, tokenize
 from models.jclip.weights import read_pickle, write_pickle
 from tests.conftest import SMALL, shapes_of

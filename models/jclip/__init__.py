@@ -47,8 +47,9 @@ def load(name_or_path, activation=None):
 
     from models.jclip.formats import as_float32, read_weights
     from models.jclip.hub import fetch
-    from models.jclip.model import CLIP, sizes_of
+    from models.jclip.model import CLIP
     from models.jclip.preprocess import Preprocess
+    from models.jclip.sizes import sizes_of
     from models.jclip.weights import check_state
 
     path = _FILES.get(name_or_path, name_or_path)

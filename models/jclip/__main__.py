@@ -12,6 +12,7 @@ import numpy as np
 from models.errors import UserError, run_script
 from models.jclip.formats import ACTIVATIONS, read_weights
 from models.jclip.hub import sha256_of
+from models.jclip.sizes import ResNetSizes, sizes_of
 from models.jclip.weights import write_atomically, write_pickle
 
 # SHA-256 of OpenAI's published files, which stand in the addresses of its own loader.
@@ -20,6 +21,9 @@ _RELEASES = {
     "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f": "OpenAI ViT-B/16",
     "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836": "OpenAI ViT-L/14",
     "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "OpenAI ViT-L/14@336px",
+    "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762": "OpenAI RN50",
+    "8fa8567bab74a42d41c5915025a8e4538c3bdbe8804a470a72f30b0d94fab599": "OpenAI RN101",
+    "7e526bd135e493cef0776de27d5f42653e6b4c8bf9e0f653bb11773263205fdd": "OpenAI RN50x4",
 }
 
 
@@ -45,21 +49,31 @@ def main():
 
 def info(path, weights):
     """Print the format, sizes, number type and SHA-256 of a file, and the release it is."""
-    vision = {name: value for name, value in weights.state.items() if name.startswith("visual.")}
-    patches = weights.state.get("visual.conv1.weight")
+    try:
+        sizes = sizes_of(weights.state, weights.heads, weights.activation)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} holds no CLIP with a ViT or a ResNet ({error})") from error
     checksum = sha256_of(path)
     lines = {
         "file": f"{path}, {os.path.getsize(path) / 1e6:.1f} MB, {weights.format}",
         "number type": ", ".join(sorted({str(v.dtype) for v in weights.state.values()})),
         "activation": weights.activation,
-        "parameters": f"{sum(int(v.size) for v in weights.state.values()):,}, of them "
-                      f"{sum(int(v.size) for v in vision.values()):,} of the image encoder",
-        "patches": "none (no ViT)" if patches is None else "×".join(map(str, patches.shape)),
+        "parameters": f"{sum(int(value.size) for value in weights.state.values()):,}",
+        "images": f"{sizes.image_size} pixels, {_tower(sizes.vision)}"
+                  + (f", patch {sizes.patch_size}" if sizes.patch_size else ""),
+        "texts": f"{sizes.context_length} of {sizes.vocab_size} tokens, {_tower(sizes.text)}",
+        "features": str(sizes.embed_dim),
         "SHA-256": checksum,
         "release": _RELEASES.get(checksum, "not a known one"),
     }
     for name, text in lines.items():
         print(f"{name + ':':<14}{text}")
+
+
+def _tower(sizes):
+    if isinstance(sizes, ResNetSizes):
+        return f"ResNet, width {sizes.width}, blocks {'-'.join(map(str, sizes.layers))}"
+    return f"transformer, width {sizes.width}, {sizes.layers} layers, {sizes.heads} heads"
 
 
 def convert(weights, output):

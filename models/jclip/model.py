@@ -1,11 +1,10 @@
 """CLIP (Radford et al. 2021, arXiv 2103.00020) in Jittor, with OpenAI's parameter names.
 
-Every size is read from the weights by `sizes_of`: width, depth, heads, patch, image size,
+Every size is read from the weights by `models.jclip.sizes`: width, depth, heads, patch, image size,
 context length, vocabulary and embedding may be anything.
 """
 
 import math
-from typing import NamedTuple
 
 import jittor as jt
 import numpy as np
@@ -13,40 +12,7 @@ from jittor import nn
 
 from models.jclip.attention import AttentionMix
 from models.jclip.resnet import ModifiedResNet
-
-# OpenAI's models all have 64 channels a head; weights do not tell the number of heads.
-HEAD_WIDTH = 64
-
-
-class TowerSizes(NamedTuple):
-    """One transformer: channels, blocks, attention heads."""
-
-    width: int
-    layers: int
-    heads: int
-
-
-class ResNetSizes(NamedTuple):
-    """A ResNet image encoder: channels after the stem, blocks of its four stages."""
-
-    width: int
-    layers: tuple
-
-
-class CLIPSizes(NamedTuple):
-    """Everything that decides the shapes of a CLIP's weights.
-
-    `vision` is `TowerSizes` or `ResNetSizes`; a ResNet has no patches (`patch_size` 0).
-    """
-
-    vision: tuple
-    image_size: int
-    patch_size: int
-    text: TowerSizes
-    context_length: int
-    vocab_size: int
-    embed_dim: int
-    activation: str = "quick_gelu"
+from models.jclip.sizes import ResNetSizes
 
 
 class LayerNorm(nn.Module):
@@ -224,40 +190,3 @@ class CLIP(nn.Module):
 def unit_norm(features):
     """Features (..., D) divided by their Euclidean length."""
     return features / jt.sqrt((features * features).sum(dim=-1, keepdims=True))
-
-
-def sizes_of(state, heads=None, activation="quick_gelu"):
-    """The `CLIPSizes` of a state dict with OpenAI's names.
-
-    Args:
-        state: {name: array}.
-        heads: attention heads of the image and the text encoder; by default 64 channels each.
-        activation: 'quick_gelu' or 'gelu'.
-
-    Raises:
-        KeyError: a name that every CLIP has is missing.
-    """
-    def depth(prefix):
-        names = [n[len(prefix):] for n in state if n.startswith(prefix)]
-        return 1 + max((int(n.split(".")[0]) for n in names), default=-1)
-
-    def tower(width, prefix, n_heads):
-        return TowerSizes(width, depth(prefix), n_heads or max(1, width // HEAD_WIDTH))
-
-    vision_heads, text_heads = heads or (None, None)
-    if "visual.attnpool.positional_embedding" in state:
-        places = state["visual.attnpool.positional_embedding"].shape[0] - 1
-        vision = ResNetSizes(state["visual.layer1.0.conv1.weight"].shape[0],
-                             tuple(depth(f"visual.layer{stage}.") for stage in range(1, 5)))
-        image_size, patch_size = 32 * math.isqrt(places), 0
-    else:
-        width, _, patch_size, _ = state["visual.conv1.weight"].shape
-        grid = math.isqrt(state["visual.positional_embedding"].shape[0] - 1)
-        vision = tower(width, "visual.transformer.resblocks.", vision_heads)
-        image_size = grid * patch_size
-    vocab_size, text_width = state["token_embedding.weight"].shape
-    return CLIPSizes(
-        vision=vision, image_size=image_size, patch_size=patch_size,
-        text=tower(text_width, "transformer.resblocks.", text_heads),
-        context_length=state["positional_embedding"].shape[0], vocab_size=vocab_size,
-        embed_dim=state["text_projection"].shape[1], activation=activation)
