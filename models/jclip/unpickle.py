@@ -125,6 +125,11 @@ class StandInUnpickler(pickle._Unpickler):
         super().__init__(file)
         self.admitted = admitted
 
+    def load(self):
+        value = super().load()
+        self.memo.clear()  # it would keep every array for as long as this object lives
+        return value
+
     def find_class(self, module, name):
         full_name = f"{module}.{name}"
         if full_name not in self.admitted:
