@@ -87,13 +87,17 @@ def _import_jittor_utils():
         raise UserError(
             f"Jittor cannot write its cache: {error}; make the folder writable, or set "
             "JITTOR_HOME to one that is") from error
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    # Jittor looks beside the interpreter, which in a virtual environment is not the real one.
+    beside_real_python = os.path.join(sys.base_prefix, "bin", f"python{version}-config")
     try:
         jittor_utils.get_py3_include_path()
     except Exception as error:
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        raise UserError(
-            f"Jittor needs the headers of Python {version}; install them: "
-            f"apt-get install python{version}-dev") from error
+        if not os.path.isfile(beside_real_python):
+            raise UserError(
+                f"Jittor needs the headers of Python {version}; install them: "
+                f"apt-get install python{version}-dev") from error
+        os.environ["python_config_path"] = beside_real_python
     return jittor_utils
 
 
