@@ -8,8 +8,7 @@ import jittor as jt
 from jittor import nn
 
 from models.jclip.attention import AttentionMix
-
-HEAD_WIDTH = 64
+from models.jclip.sizes import HEAD_WIDTH
 
 
 class FrozenBatchNorm(nn.Module):

@@ -9,6 +9,7 @@ memo is a dict, which a hostile index cannot make large.
 """
 
 import collections
+import math
 import pickle
 import re
 
@@ -56,10 +57,7 @@ def _filled(content, dtype, shape, order="C"):
         raise Refused("it has an array of something else than bytes")
     if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
         raise Refused(f"it has an array of shape {str(shape)[:60]}")
-    n_values = 1
-    for n in shape:
-        n_values *= n
-    if n_values * dtype.dtype.itemsize != len(content):
+    if math.prod(shape) * dtype.dtype.itemsize != len(content):
         raise Refused(f"it has an array of shape {shape} with {len(content)} bytes")
     return np.frombuffer(content, dtype.dtype).reshape(shape, order=order)
 
@@ -135,9 +133,6 @@ class StandInUnpickler(pickle._Unpickler):
         if full_name not in self.admitted:
             raise Refused(f"it asks for {ascii(full_name[:80])}")
         return self.admitted[full_name]
-
-    def get_extension(self, code):
-        raise Refused("it asks for an object of the extension registry")
 
     def load_reduce(self):
         arguments = self.stack.pop()
