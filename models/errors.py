@@ -1,5 +1,6 @@
 """What a user can mend: one exception, and the way scripts end on it."""
 
+import errno
 import sys
 import warnings
 
@@ -9,14 +10,23 @@ class UserError(Exception):
 
 
 def run_script(main):
-    """Run a script's `main()`; a `UserError` ends it in one line on stderr and exit code 2."""
+    """Run a script's `main()`; a `UserError` ends it in one line on stderr and exit code 2.
+
+    So does a full disk. Ctrl-C ends it in one line, the interrupt's own where it has one, and
+    exit code 130.
+    """
     try:
         main()
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: {error}; make room and run the same command again", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
         sys.exit(130)
 
 

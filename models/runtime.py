@@ -7,26 +7,39 @@
     runtime.prepare()
     import jittor as jt
 
-It only looks at the machine, sets environment variables that Jittor reads while it is
-imported, and links the oneDNN that pip installed to the place where Jittor expects its own
-download. A variable that the user has set is never overridden.
+It looks at the machine, sets environment variables that Jittor reads while it is imported,
+and links the oneDNN that pip installed to the place where Jittor expects its own download.
+On a new machine it has Jittor compile its core. A variable that the user has set is never
+overridden.
 """
 
+import contextlib
 import ctypes
 import glob
-import importlib.metadata
+import io
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 from models.errors import UserError
+from models.first_import import (
+    LATER_RUN_MB,
+    broken_compiler,
+    compile_core,
+    compiler,
+    core_is_compiled,
+    require_free_space,
+)
 
-COMPILE_MINUTES = "3 to 6 minutes"
+PYTHONS = ((3, 8), (3, 12))  # the oldest and the newest that requirements.txt has wheels for
 ONEDNN_PACKAGE = "onednn-devel-cpu-gomp"
 # The folder Jittor 1.3.11 looks for below <home>/.cache/jittor/mkl before it downloads one.
 ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"
+JITTOR_KNOWS = ("g++", "clang", "icc", "icpc")  # in a compiler's file name
 JITTOR_DOWNLOADS = "cg.cs.tsinghua.edu.cn"
 # Libraries that Jittor needs beside libcudart; without one of them its import ends.
 CUDA_LIBRARIES = ("cublas", "cudnn", "curand", "cufft", "cusparse")
@@ -36,29 +49,39 @@ def prepare():
     """Make `import jittor` work here, on the fastest path that the machine has.
 
     Switches CUDA off where it cannot work, gives Jittor the oneDNN of `requirements.txt`,
-    and says in one line on stderr when the import is about to compile Jittor's core.
+    and where Jittor's core is not compiled yet, compiles it and says so in one line on stderr.
     Does nothing if Jittor is already imported.
 
     Raises:
-        UserError: no C++ compiler, no Python headers, no Jittor, or a home folder
-            that cannot be written.
+        UserError: a Python that is too old or too new, no C++ compiler or a broken one, no
+            Python headers, no Jittor, a home folder that cannot be written or has no space
+            left, or a compilation that failed.
+        KeyboardInterrupt: Ctrl-C while the core is compiled, with what to do next.
     """
     if "jittor" in sys.modules:
         return
+    _require_python()
     os.environ.setdefault("log_silent", "1")
     # Otherwise Jittor names its cache after the git branch that surrounds site-packages, and
     # a virtual environment inside the checkout recompiles after every `git checkout`.
     os.environ.setdefault("cache_name", "default")
     _require_compiler()
-    utils = _import_jittor_utils()
-    _choose_cuda(utils.home())
-    if os.environ.setdefault("use_mkl", _link_onednn(utils.home())) == "0":
+    try:
+        utils = _import_jittor_utils()
+        _require_headers(utils)
+        _choose_cuda(utils.home())
+        use_mkl = os.environ.setdefault("use_mkl", _link_onednn(utils.home()))
+        if core_is_compiled(utils.cache_path):
+            require_free_space(utils.cache_path, LATER_RUN_MB)
+        else:
+            compile_core(utils.cache_path, utils.lock.lock_path)
+    except OSError as error:
+        raise UserError(
+            f"Jittor cannot write its cache: {error}; mend that, or set JITTOR_HOME to a folder "
+            "that can be written and has space") from error
+    if use_mkl == "0":
         print("models.runtime: oneDNN is not installed; matrix products will be slow "
               f"(pip install {ONEDNN_PACKAGE}==2021.4.0)", file=sys.stderr)
-    if not glob.glob(os.path.join(glob.escape(utils.cache_path), "**", "jittor_core*.so"),
-                     recursive=True):
-        print("models.runtime: compiling Jittor's core, once on this machine "
-              f"({COMPILE_MINUTES}) …", file=sys.stderr, flush=True)
 
 
 def use_accelerator():
@@ -68,37 +91,66 @@ def use_accelerator():
         jt.flags.use_cuda = 1
 
 
-def _require_compiler():
-    compiler = os.environ.get("cc_path") or "g++"
-    if shutil.which(compiler) is None:
+def _require_python():
+    python = tuple(sys.version_info[:2])
+    if not PYTHONS[0] <= python <= PYTHONS[1]:
+        here, oldest, newest = ("{}.{}".format(*version) for version in (python, *PYTHONS))
         raise UserError(
-            f"Jittor compiles its kernels and found no C++ compiler ({compiler}); install one: "
+            f"Python {here} does not serve: this project needs {oldest} to {newest}; make an "
+            f"environment with one: python{newest} -m venv .venv && . .venv/bin/activate")
+
+
+def _require_compiler():
+    if not os.environ.get("cc_path", "g++"):
+        del os.environ["cc_path"]  # Jittor would call the empty name
+    if shutil.which(compiler()) is None:
+        raise UserError(
+            f"Jittor compiles its kernels and found no C++ compiler ({compiler()}); install one: "
             "apt-get install g++  (Fedora, RHEL: dnf install gcc-c++)")
+    if not any(kind in os.path.basename(compiler()) for kind in JITTOR_KNOWS):
+        raise UserError(f"Jittor does not know the compiler cc_path={compiler()}; set cc_path to a "
+                        "g++ or clang++, or unset it")
 
 
 def _import_jittor_utils():
     """`jittor_utils` knows Jittor's folders; unlike `jittor` itself, it compiles nothing."""
-    try:
-        import jittor_utils
-    except ImportError as error:
-        raise UserError(
-            f"{error}; install the requirements: pip install -r requirements.txt") from error
-    except OSError as error:
-        raise UserError(
-            f"Jittor cannot write its cache: {error}; make the folder writable, or set "
-            "JITTOR_HOME to one that is") from error
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    failure = None
+    # Held back: what the compiler says where it cannot tell its version, and the second error
+    # that Jittor's lock raises, as it is deleted, where its file cannot be opened.
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            import jittor_utils
+        except ImportError as error:
+            failure = UserError(f"{error}; install the requirements: "
+                                "pip install -r requirements.txt")
+        except OSError as error:
+            failure = OSError(str(error))
+        except json.JSONDecodeError:
+            failure = UserError(f"{Path.home()}/.cache/jittor/config.json, which Jittor wrote, is "
+                                "damaged; delete it")
+        except RuntimeError as error:  # pathlib's, where the user has no home folder at all
+            failure = UserError(f"{error} Set HOME to a folder that can be written.")
+        except Exception as error:
+            failure = broken_compiler(error)
+    if failure:
+        raise failure
+    if not os.access(jittor_utils.cache_path, os.W_OK | os.X_OK):  # it may be another user's
+        raise PermissionError(f"no permission to write {jittor_utils.cache_path}")
+    return jittor_utils
+
+
+def _require_headers(utils):
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     # Jittor looks beside the interpreter, which in a virtual environment is not the real one.
     beside_real_python = os.path.join(sys.base_prefix, "bin", f"python{version}-config")
     try:
-        jittor_utils.get_py3_include_path()
+        utils.get_py3_include_path()
     except Exception as error:
         if not os.path.isfile(beside_real_python):
             raise UserError(
                 f"Jittor needs the headers of Python {version}; install them: "
                 f"apt-get install python{version}-dev") from error
         os.environ["python_config_path"] = beside_real_python
-    return jittor_utils
 
 
 def _choose_cuda(home):
@@ -191,6 +243,7 @@ def _link_onednn(home):
 
 def _onednn_folders():
     """{'include': …, 'lib': …} of the installed oneDNN package, or None."""
+    import importlib.metadata  # here, as a Python without it must reach _require_python
     try:
         files = importlib.metadata.files(ONEDNN_PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:

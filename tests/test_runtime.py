@@ -1,32 +1,77 @@
-"""`models.runtime.prepare` on machines that lack something; nothing is compiled here."""
+"""`models.runtime.prepare` on machines that lack something.
 
+Nothing is compiled here: the `jittor` that is imported is a file of a few lines, beside the
+real `jittor_utils`.
+"""
+
+import fcntl
 import os
+import shutil
+import signal
 import stat
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+
+from models.errors import run_script
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPT = """
 import os, sys
 from models import runtime
 from models.errors import run_script
+{before}
 run_script(runtime.prepare)
-print({name: os.environ.get(name) for name in ("nvcc_path", "use_mkl", "use_nccl")})
+print({{name: os.environ.get(name) for name in ("nvcc_path", "use_mkl", "use_nccl")}})
 """
+COMPILES = """
+import os, jittor_utils
+core = os.path.join(jittor_utils.cache_path, "jittor_core.so")
+for name in (core, core + ".key"):
+    open(name, "w").close()
+"""
+
+
+class Machine:
+    """A home folder, and a Jittor whose import takes no time."""
+
+    def __init__(self, folder):
+        self.home = folder
+        self.jittor = executable(folder / "site" / "jittor" / "__init__.py", COMPILES)
+
+    def start(self, before="", command=(sys.executable, "-c"), **environment):
+        inherited = {name: value for name, value in os.environ.items() if name not in (
+            "nvcc_path", "use_mkl", "use_nccl", "cc_path", "JITTOR_HOME", "cache_name")}
+        return subprocess.Popen(
+            [*command, SCRIPT.format(before=before)], cwd=ROOT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**inherited, "HOME": str(self.home), "PYTHONPATH": str(self.home / "site"),
+                 **environment})
+
+    def __call__(self, *arguments, **environment):
+        """The process that ran prepare() to its end, after the lines `before`."""
+        process = self.start(*arguments, **environment)
+        output, errors = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    @property
+    def cache(self):
+        return next(path for path in Path(self.home).glob(".cache/jittor/jt*/*/*/*/*/*/default"))
 
 
 @pytest.fixture
 def prepare(tmp_path):
-    """prepare(**environment): the process that ran it with a home folder of its own."""
-    def run(**environment):
-        inherited = {name: value for name, value in os.environ.items() if name not in (
-            "nvcc_path", "use_mkl", "use_nccl", "cc_path", "JITTOR_HOME", "cache_name")}
-        return subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True,
-                              text=True, timeout=120,
-                              env={**inherited, "HOME": str(tmp_path), **environment})
-    return run
+    return Machine(tmp_path)
+
+
+def refused(done):
+    """The one line on which prepare() ended."""
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
 
 
 def executable(path, text):
@@ -41,6 +86,7 @@ def test_a_new_machine_is_told_that_the_core_is_compiled(prepare, tmp_path):
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if "compiling Jittor's core" in line]
     assert len(lines) == 1 and "minutes" in lines[0]
+    assert prepare().stderr == ""  # it is compiled now
 
 
 def test_the_installed_onednn_is_where_jittor_looks(prepare, tmp_path):
@@ -78,13 +124,210 @@ def test_what_the_user_set_stays(prepare):
 
 def test_a_missing_compiler_is_named_with_its_package(prepare):
     done = prepare(cc_path="no-such-compiler")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
-    assert "no-such-compiler" in done.stderr and "apt-get install g++" in done.stderr
+    assert "no-such-compiler" in refused(done) and "apt-get install g++" in done.stderr
 
 
-def test_a_home_that_cannot_be_written_is_named(prepare, tmp_path):
+@pytest.mark.parametrize("home", ["/dev/null/x", "{tmp}/file", "{tmp}/file/below"])
+def test_a_home_that_cannot_be_written_is_named(prepare, tmp_path, home):
     (tmp_path / "file").write_text("no folder")
-    done = prepare(HOME=str(tmp_path / "file"))
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1 and "JITTOR_HOME" in done.stderr
+    home = home.format(tmp=tmp_path)
+    for variables in ({"HOME": home}, {"JITTOR_HOME": home}):
+        line = refused(prepare(**variables))
+        assert home in line and "JITTOR_HOME" in line
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None,
+                    reason="only root can give files away and do without root's rights")
+@pytest.mark.parametrize("there", [False, True])
+def test_a_cache_of_another_user_is_named(prepare, tmp_path, there):
+    if there:
+        assert prepare().returncode == 0
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    line = refused(prepare(command=("setpriv", "--bounding-set", "-dac_override,-dac_read_search",
+                                    sys.executable, "-c")))
+    assert "ermission" in line and str(tmp_path) in line and "JITTOR_HOME" in line
+
+
+@pytest.mark.parametrize("version", [(3, 7, 17), (3, 13, 0)])
+def test_a_python_that_does_not_serve_is_named_before_anything_else(prepare, version):
+    done = prepare(before=f"sys.version_info = {version}", cc_path="no-such-compiler")
+    assert f"Python 3.{version[1]} " in refused(done) and "3.8 to 3.12" in done.stderr
+
+
+@pytest.mark.parametrize("fails_at", ["--version", "-shared"])
+def test_a_broken_compiler_is_named_with_what_it_said(prepare, tmp_path, fails_at):
+    executable(tmp_path / "bin" / "g++", f"""#!/bin/sh
+case "$*" in *{fails_at}*) echo "g++: fatal error: cannot execute 'cc1plus'"; exit 1;; esac
+echo "g++ (Debian) 12.2.0"
+""")
+    done = prepare(PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert "cannot execute 'cc1plus'" in refused(done) or fails_at == "--version"
+    assert "C++ compiler" in done.stderr and "apt-get install --reinstall g++" in done.stderr
+
+
+def test_a_compiler_that_jittor_does_not_know_is_named(prepare):
+    assert "cc_path=/bin/true" in refused(prepare(cc_path="/bin/true"))
+
+
+def test_an_empty_compiler_variable_counts_as_none(prepare):
+    assert prepare(cc_path="").returncode == 0
+
+
+def test_a_damaged_config_file_of_jittor_is_named(prepare, tmp_path):
+    config = tmp_path / ".cache" / "jittor" / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text("")  # as a full disk leaves it
+    assert str(config) in refused(prepare()) and "delete it" in prepare().stderr
+
+
+def test_a_user_without_a_home_is_told_to_set_one(prepare):
+    """As in a container that was started with a user number of its own."""
+    line = refused(prepare("""
+import pathlib
+def home(cls=None):
+    raise RuntimeError("Could not determine home directory.")
+pathlib.Path.home = home
+"""))
+    assert "Set HOME" in line
+
+
+MOUNTS = [  # options of the file system, variable that points there, what the line tells
+    ("size=20m", "JITTOR_HOME", "free for Jittor's cache"),
+    ("size=20m", "TMPDIR", "set TMPDIR"),
+    ("size=500m,noexec", "JITTOR_HOME", "noexec"),
+    ("size=500m,nr_inodes=5", "JITTOR_HOME", "No space left"),
+    ("size=500m,ro", "JITTOR_HOME", "Read-only"),
+]
+
+
+@pytest.mark.parametrize("options, variable, told", MOUNTS)
+def test_a_disk_that_does_not_serve_is_told(prepare, tmp_path, options, variable, told):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["unshare", "-rm", "sh", "-c",
+             f"mount -t tmpfs -o {options} none {disk} && exec \"$@\"", "sh"]
+    if not shutil.which("unshare") or subprocess.run([*mount, "true"]).returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    line = refused(prepare("", (*mount, sys.executable, "-c"), **{variable: str(disk)}))
+    assert told in line and str(disk) in line and variable in line
+
+
+def test_a_disk_that_fills_up_ends_a_script_in_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_script(lambda: Path("/dev/full").write_text("x"))
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert "No space left on device; make room" in errors and errors.count("\n") == 1
+    with pytest.raises(FileNotFoundError):  # other errors are not the user's
+        run_script(lambda: Path("/no/such/file").read_text())
+
+
+def test_a_full_disk_is_told_before_the_compilation(prepare):
+    def free(n_mb):
+        return f"""
+import shutil
+shutil.disk_usage = lambda path: shutil._ntuple_diskusage(2**40, 2**40, {n_mb} << 20)
+"""
+    line = refused(prepare(free(399)))
+    assert line.startswith("error: 399 MB are free") and "400 MB" in line and "JITTOR_HOME" in line
+    assert prepare(free(400)).returncode == 0
+    assert prepare(free(50)).returncode == 0  # the core is compiled, some kernels may be not
+    assert "50 MB are needed" in refused(prepare(free(49)))
+
+
+def test_a_failed_compilation_is_told_in_one_line_with_its_log(prepare):
+    prepare.jittor.write_text("""
+import sys
+print("\\x1b[01mall.cc:3: \\x1b[31mfatal error: \\x1b[0mKilled signal terminated cc1plus")
+raise RuntimeError("Run cmd failed")
+""")
+    done = prepare()
+    first, last = done.stderr.splitlines()
+    assert done.returncode == 2 and "compiling" in first
+    assert "all.cc:3: fatal error: Killed signal terminated cc1plus" in last
+    log = prepare.cache / "first_import.log"
+    assert str(log) in last and "RuntimeError: Run cmd failed" in log.read_text()
+
+
+def test_an_import_that_asks_for_a_second_run_gets_it(prepare, tmp_path):
+    """What Jittor does after an interruption: it mends a library and ends with exit code 0."""
+    prepare.jittor.write_text(f"""
+import os, sys
+if not os.path.exists({str(tmp_path / "mended")!r}):
+    open({str(tmp_path / "mended")!r}, "w").close()
+    sys.exit(0)
+{COMPILES}""")
+    assert prepare().returncode == 0
+    assert (prepare.cache / "jittor_core.so.key").exists()
+
+
+def test_a_half_written_library_is_removed(prepare):
+    prepare.jittor.write_text("raise SystemExit('stopped')")
+    assert prepare().returncode == 2
+    half, whole = (prepare.cache / f"jit_utils_core.{name}.so" for name in ("half", "whole"))
+    for path in (half, whole, Path(f"{whole}.key")):
+        path.write_text("x")
+    prepare.jittor.write_text(COMPILES)
+    assert prepare().returncode == 0
+    assert whole.exists() and not half.exists()
+
+
+@pytest.mark.parametrize("says, starts_afresh", [
+    ("collect2: var.o: file not recognized: file truncated", True),
+    ("g++: fatal error: Killed signal terminated program cc1plus", False),
+])
+def test_what_a_crash_has_damaged_is_compiled_afresh(prepare, says, starts_afresh):
+    """Only damage costs the objects that are compiled already."""
+    prepare.jittor.write_text("raise SystemExit('stopped')")
+    assert prepare().returncode == 2
+    left = prepare.cache / "obj_files" / "var.o"
+    left.parent.mkdir()
+    left.write_text("half")
+    prepare.jittor.write_text(f"""
+import os
+if os.path.exists({str(left)!r}):
+    raise SystemExit({says!r})
+{COMPILES}""")
+    done = prepare()
+    assert ("from the start" in done.stderr) == starts_afresh, done.stderr
+    assert done.returncode == (0 if starts_afresh else 2) and left.exists() != starts_afresh
+
+
+def test_ctrl_c_ends_the_compilation_in_one_line(prepare, tmp_path):
+    pid = tmp_path / "pid"
+    prepare.jittor.write_text(f"""
+import os, time
+with open({str(pid) + "~"!r}, "w") as file:
+    file.write(str(os.getpid()))
+os.rename({str(pid) + "~"!r}, {str(pid)!r})
+time.sleep(100)
+""")
+    process = prepare.start()
+    wait_for(pid.exists)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again" in errors.splitlines()[1] and errors.count("\n") == 2
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_a_second_process_waits_for_the_one_that_compiles(prepare):
+    prepare.jittor.write_text("raise SystemExit('stopped')")
+    prepare()
+    with open(prepare.cache.parent / "jittor.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = prepare.start()
+        assert "waiting for it" in process.stderr.readline()
+        for name in ("jittor_core.so", "jittor_core.so.key"):
+            (prepare.cache / name).write_text("x")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and errors == ""
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)

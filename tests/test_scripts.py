@@ -150,7 +150,7 @@ def test_train_sh_runs_both_stages(workplace, tmp_path):
     config["output"] = {"checkpoint_dir": str(tmp_path / "w"), "cache_dir": str(tmp_path / "c")}
     config["train"]["epochs"] = 1
     (tmp_path / "short.yaml").write_text(yaml.safe_dump(config))
-    done = subprocess.run(["bash", "train.sh", str(tmp_path / "short.yaml")], cwd=ROOT,
+    done = subprocess.run(["bash", "train.sh", "--config", str(tmp_path / "short.yaml")], cwd=ROOT,
                           capture_output=True, text=True, timeout=500,
                           env={**os.environ, "PATH": os.path.dirname(sys.executable) + ":"
                                + os.environ["PATH"]})
