@@ -10,6 +10,7 @@ import zipfile
 import jittor as jt
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from models import jclip
@@ -83,6 +84,24 @@ def test_features_equal_the_reference(tmp_path, names, activation):
                        ("logits_per_image", model(images, TOKENS)[0])):
         expected = reference[name]
         assert np.abs(ours.numpy() - expected).max() <= 1e-5 * np.abs(expected).max(), name
+
+
+def test_encoders_of_unlike_sizes(tmp_path):
+    """As TinyCLIP's: each encoder has its own width, depth and, told by the config, heads."""
+    state = random_state(clip_shapes(width=96, layers=3, text_width=64, text_layers=1))
+    path = tmp_path / "model.safetensors"
+    save_file(to_transformers(state), path)
+    (tmp_path / "config.json").write_text(json.dumps({
+        "model_type": "clip", "projection_dim": 16,
+        "vision_config": {"num_attention_heads": 4, "hidden_act": "gelu"},
+        "text_config": {"num_attention_heads": 8, "hidden_act": "gelu"}}))
+    model, _ = jclip.load(str(path))
+    assert model.sizes.vision == TowerSizes(96, 3, 4) and model.sizes.text == TowerSizes(64, 1, 8)
+    assert {b.attn.heads for b in model.visual.transformer.resblocks} == {4}
+    assert {b.attn.heads for b in model.transformer.resblocks} == {8}
+    for features in (model.encode_image(jt.array(random_images(3, 16))),
+                     model.encode_text(TOKENS)):
+        assert features.shape == [3, 16] and np.isfinite(features.numpy()).all()
 
 
 def test_resnet_features_equal_the_reference(tmp_path):
@@ -284,3 +303,65 @@ def test_mutated_files_end_in_one_line(tmp_path, name):
         else:
             assert all(value.dtype.kind in "fiu" for value in weights.state.values())
     assert n_refused > 50
+
+
+@pytest.fixture
+def packed():
+    """(a state without the embedding rows of four tokens, the dense state)."""
+    state = random_state(SMALL)
+    rows = np.array([0, 1, 2, 3, 5, 6, 7, 10, 11, 12, 13, 14, 15, 17, 18, 19])
+    dense = np.zeros_like(state["token_embedding.weight"])
+    dense[rows] = state["token_embedding.weight"][rows]
+    return ({**state, "token_embedding.weight": dense[rows], "token_embedding.rows": rows},
+            {**state, "token_embedding.weight": dense})
+
+
+@pytest.mark.parametrize("ending", ["pkl", "safetensors"])
+def test_embedding_rows_that_are_not_stored_are_zero(tmp_path, packed, ending):
+    state, dense = packed
+    path = str(tmp_path / f"model.{ending}")
+    if ending == "pkl":
+        write_pickle(path, state)
+    else:
+        save_file(state, path)
+    read = read_weights(path, "quick_gelu").state
+    assert read.keys() == dense.keys()
+    for name, value in dense.items():
+        np.testing.assert_array_equal(read[name], value, err_msg=name)
+
+
+def test_converted_weights_have_all_embedding_rows(tmp_path, packed):
+    state, dense = packed
+    path, output = str(tmp_path / "packed.pkl"), str(tmp_path / "dense.safetensors")
+    write_pickle(path, state)
+    assert command("convert", path, output).returncode == 0
+    with safe_open(output, framework="numpy") as file:
+        assert set(file.keys()) == dense.keys()
+        np.testing.assert_array_equal(file.get_tensor("token_embedding.weight"),
+                                      dense["token_embedding.weight"])
+    for file in (path, output):
+        text = command("info", file).stdout
+        assert "24 of 20 tokens" in text
+        assert f"{sum(value.size for value in dense.values()):,}" in text
+
+
+@pytest.mark.parametrize("rows", [
+    np.arange(15), np.arange(16)[::-1], np.arange(16) - 1, np.arange(16.0),
+    np.full(16, 3), np.append(np.arange(15), 10 ** 12), np.arange(16).reshape(4, 4)])
+def test_rows_that_do_not_fit_the_embedding_are_refused(tmp_path, packed, rows):
+    path = str(tmp_path / "model.pkl")
+    write_pickle(path, {**packed[0], "token_embedding.rows": rows})
+    with pytest.raises(UserError, match=r"model.pkl: token_embedding.rows does not fit"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("embedding", [
+    None, np.zeros(2), np.float32(0), np.zeros((3, 4)), np.zeros((2, 2000))])
+def test_an_embedding_that_does_not_fit_its_rows_is_refused(tmp_path, embedding):
+    """The last one would take 2^20 × 2,000 values from 32 kB."""
+    state = {"token_embedding.rows": np.array([0, (1 << 20) - 1]),
+             **({} if embedding is None else {"token_embedding.weight": embedding})}
+    path = str(tmp_path / "model.pkl")
+    write_pickle(path, state)
+    with pytest.raises(UserError, match="token_embedding.rows does not fit"):
+        read_weights(path)

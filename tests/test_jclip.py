@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 
 import jittor as jt
 import numpy as np
@@ -17,9 +19,10 @@ from models.jclip.tokenizer import encode, tokenize
 from models.jclip.weights import read_pickle, write_pickle
 from tests.conftest import SMALL, shapes_of
 from tests.reference.pictures import write_pictures
-from tests.reference.weights import random_state
+from tests.reference.weights import clip_shapes, random_state
 
-REFERENCE = os.path.join(os.path.dirname(__file__), "reference", "clip_quick_gelu.npz")
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+REFERENCE = os.path.join(ROOT, "tests", "reference", "clip_quick_gelu.npz")
 
 
 def test_features_equal_the_reference(small_clip, images, tokens):
@@ -109,6 +112,34 @@ def test_load_reads_plain_and_jittor_pickles(small_clip, images, tmp_path):
         np.testing.assert_allclose(model.encode_image(images).numpy(), expected,
                                    atol=tolerance * np.abs(expected).max())
     assert jt.load(str(tmp_path / "ours.pkl")).keys() == state.keys()
+
+
+MEMORY = """
+import sys
+from models import runtime
+runtime.prepare()
+import jittor
+from models import jclip
+def peak():
+    with open("/proc/self/status") as file:
+        return 1024 * int(file.read().split("VmHWM:")[1].split()[0])
+before = peak()
+jclip.load(sys.argv[1])
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_loading_holds_the_weights_once(tmp_path, dtype):
+    """1.3 times at full size (`benchmarks/loading.py`); what else is imported shows here too."""
+    shapes = clip_shapes(width=512, layers=6, vocab_size=2000)
+    path = str(tmp_path / "weights.pkl")
+    write_pickle(path, {name: np.ones(shape, dtype) for name, shape in shapes.items()})
+    done = subprocess.run([sys.executable, "-c", MEMORY, path], cwd=ROOT, capture_output=True,
+                          text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    n_bytes = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
+    assert int(done.stdout) <= 1.5 * n_bytes
 
 
 @pytest.mark.parametrize("change, message", [

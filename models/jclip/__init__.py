@@ -66,7 +66,8 @@ def load(name_or_path, activation=None):
     model = CLIP(sizes)
     parameters = dict(model.named_parameters())
     check_state(path, weights.state, {name: p.shape for name, p in parameters.items()})
-    for name, parameter in parameters.items():  # one at a time, so that they are not held twice
+    # One at a time, so that they are not held twice. A sync between them would compute the
+    # initial values of all the others.
+    for name, parameter in parameters.items():
         parameter.update(jt.array(as_float32(weights.state.pop(name))))
-        parameter.sync()
     return model, Preprocess(sizes.image_size)

@@ -10,6 +10,9 @@
 A config file lies beside the weights: transformers' `config.json` or open_clip's
 `open_clip_config.json`. Where nothing says which GELU the weights need, reading them is an
 error, never a guess.
+
+A file may leave out embedding rows of tokens that its model never saw: `token_embedding.rows`
+then tells which token each row of `token_embedding.weight` is of.
 """
 
 import json
@@ -25,6 +28,8 @@ from models.jclip.unpickle import Refused
 from models.jclip.weights import read_pickle
 
 ACTIVATIONS = ("quick_gelu", "gelu")
+EMBEDDING, EMBEDDING_ROWS = "token_embedding.weight", "token_embedding.rows"
+_MOST_TOKENS, _MOST_VALUES = 1 << 20, 1 << 28  # of an embedding: 250,002 × 1,024 is in use
 
 
 class Weights(NamedTuple):
@@ -74,6 +79,7 @@ def read_weights(path, activation=None):
         content, kind = read_pickle(path), "pickle"
         known = content.pop("activation", "quick_gelu") if isinstance(content, dict) else None
     state = parameters_of(content)
+    del content  # so that `to_openai` can let go of what it joins
     if not state:
         raise UserError(f"{path} holds no dict of CLIP weights")
     for name, value in state.items():
@@ -84,7 +90,24 @@ def read_weights(path, activation=None):
         raise UserError(
             f"{path} does not tell which GELU its model has; put the model's config.json beside "
             "it, or say activation='quick_gelu' (OpenAI's) or 'gelu' (LAION's)")
-    return Weights(to_openai(state), activation, heads, kind)
+    state = to_openai(state)
+    if EMBEDDING_ROWS in state:
+        _fill_embedding(path, state)
+    return Weights(state, activation, heads, kind)
+
+
+def _fill_embedding(path, state):
+    """Put zeros where a file has no row; end-of-text, the highest token, always has one."""
+    rows, packed = state.pop(EMBEDDING_ROWS), state.get(EMBEDDING)
+    if (packed is None or packed.ndim != 2 or rows.dtype.kind not in "iu"
+            or rows.shape != packed.shape[:1] or not len(rows)
+            or not 0 <= int(rows[0]) <= int(rows[-1]) < _MOST_TOKENS
+            or (int(rows[-1]) + 1) * packed.shape[1] > _MOST_VALUES
+            or not (rows[1:] > rows[:-1]).all()):
+        raise UserError(f"{path}: {EMBEDDING_ROWS} does not fit {EMBEDDING}: it must hold an "
+                        f"ascending token below {_MOST_TOKENS} for each row; get the file again")
+    state[EMBEDDING] = np.zeros((int(rows[-1]) + 1, packed.shape[1]), packed.dtype)
+    state[EMBEDDING][rows] = packed
 
 
 def _guarded(path, read):
@@ -147,4 +170,4 @@ def _read_json(path):
 
 def as_float32(value):
     """An array as models take it: float32, and of one axis at least, as all of Jittor's are."""
-    return np.atleast_1d(np.asarray(value)).astype(np.float32)
+    return np.atleast_1d(np.asarray(value)).astype(np.float32, copy=False)

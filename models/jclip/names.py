@@ -58,7 +58,7 @@ def to_openai(state):
     """The state with OpenAI's names, whichever library's it had; unknown names stay.
 
     Args:
-        state: {name: array}.
+        state: {name: array}; perhaps emptied, so that what is joined is not held twice.
 
     Returns:
         {name: array}; arrays are joined and transposed where the libraries differ.
@@ -69,8 +69,9 @@ def to_openai(state):
 
 
 def _from_transformers(state):
-    renamed, joined = {}, {}
-    for name, value in state.items():
+    renamed, apart = {}, {}
+    for name in list(state):
+        value = state.pop(name)
         layer = _LAYER.match(name)
         if name in _SINGLE:
             renamed[_SINGLE[name]] = value
@@ -83,12 +84,13 @@ def _from_transformers(state):
             prefix = f"{_TOWERS[tower]}.resblocks.{number}"
             projection = re.match(r"self_attn\.([qkv])_proj$", part)
             if projection:
-                joined.setdefault(f"{prefix}.attn.in_proj_{kind}", {})[projection[1]] = value
+                joined = f"{prefix}.attn.in_proj_{kind}"
+                parts = apart.setdefault(joined, {})
+                parts[projection[1]] = value
+                if len(parts) == 3:  # with fewer, the name stays missing and is reported
+                    renamed[joined] = np.concatenate([parts.pop(letter) for letter in "qkv"])
             elif part in _BLOCK:
                 renamed[f"{prefix}.{_BLOCK[part]}.{kind}"] = value
             else:
                 renamed[name] = value
-    for name, parts in joined.items():
-        if set(parts) == set("qkv"):  # otherwise the name stays missing and is reported
-            renamed[name] = np.concatenate([parts[part] for part in "qkv"])
     return renamed
