@@ -1,7 +1,7 @@
 """Classifies the test images; writes the five likeliest labels of each to result.txt.
 
-    python test.py --config configs/photos.yaml [--output result.txt] [--labels FILE] [--ablate]
-                   [key=value …]
+    python test.py [--config configs/photos.yaml] [--output result.txt] [--labels FILE]
+                   [--ablate] [key=value …]
 
 Each image becomes V views, which MTA (Zanella and Ben Ayed 2024, arXiv 2405.02266) turns into
 one feature. The original CLIP tells base images from new ones. Base images get the logits of
@@ -13,19 +13,19 @@ import os
 import sys
 from typing import NamedTuple
 
-import numpy as np
-
 from models import runtime
 from models.errors import UserError, run_script, show_warnings_in_one_line
 
-run_script(runtime.prepare)  # before the imports below, which import Jittor
+run_script(runtime.prepare)  # before the imports below, which need Jittor and its packages
 
 import jittor as jt
+import numpy as np
 
-from configs import load_config
+from configs import config_path, load_config
 from data.challenge import list_images, read_classes, read_labels
 from data.metrics import recall_threshold
 from data.report import by_logit, print_ablation, print_report
+from data.sample import ensure_sample
 from data.views import Views, view_batches
 from models import jclip, lora
 from models.checkpoint import fingerprint, load_checkpoint
@@ -41,23 +41,27 @@ N_LABELS = 5
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="configs/competition.yaml", help="YAML file")
+    parser.add_argument("--config", help="YAML file; by default what is here decides")
     parser.add_argument("--output", default="result.txt", help="file to write")
     parser.add_argument("--labels", help="lines 'image label': also print accuracies")
     parser.add_argument("--ablate", action="store_true", help="with --labels: part by part")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
     arguments = parser.parse_intermixed_args()
-    if arguments.ablate and not arguments.labels:
-        raise UserError("--ablate needs --labels FILE to measure on")
-
-    runtime.use_accelerator()
-    config = load_config(arguments.config, arguments.overrides)
+    config = load_config(config_path(arguments.config), arguments.overrides)
     if min(config.fusion.to_dict().values()) < 0 or config.fusion.tuned_text <= 0:
         raise UserError("fusion's weights must not be negative, and tuned_text must be above 0")
     root = config.data.root
+    labels_path = arguments.labels
+    if labels_path is None and config.data.labels is not None:
+        labels_path = os.path.join(root, config.data.labels)
+    if arguments.ablate and labels_path is None:
+        raise UserError("--ablate needs --labels FILE to measure on")
+    runtime.use_accelerator()
+    if config.data.sample:
+        ensure_sample(root)
     classes = read_classes(os.path.join(root, config.data.classes))
     paths = list_images(os.path.join(root, config.data.test_dir))
-    labels = labels_of(paths, arguments.labels, len(classes))
+    labels = labels_of(paths, labels_path, len(classes))
     trained = load_trained(config, classes)
     seen = look_at(paths, trained, config, everything=arguments.ablate)
     rankings = rank(trained, seen, config.fusion)

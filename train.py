@@ -1,6 +1,6 @@
 """Trains the learned prompt, LoRA and the head on a few images a class.
 
-    python train.py --config configs/photos.yaml [--stage 1|2] [key=value …]
+    python train.py [--config configs/photos.yaml] [--stage 1|2] [key=value …]
 
 Stage 1 tunes CLIP: a learned prompt (CoOp, Zhou et al. 2021, arXiv 2109.01134) and LoRA in
 its encoders (Zanella and Ben Ayed 2024, arXiv 2405.18541). Stage 2 fits the head (LP++, Huang
@@ -15,18 +15,18 @@ import math
 import os
 import sys
 
-import numpy as np
-
 from models import runtime
 from models.errors import UserError, run_script, show_warnings_in_one_line
 
-run_script(runtime.prepare)  # before the imports below, which import Jittor
+run_script(runtime.prepare)  # before the imports below, which need Jittor and its packages
 
 import jittor as jt
+import numpy as np
 from jittor import nn
 
-from configs import format_config, load_config
+from configs import config_path, format_config, load_config
 from data.challenge import load_challenge
+from data.sample import ensure_sample
 from data.views import Views, decode, read_ahead, view_batches
 from models import jclip, lora
 from models.checkpoint import fingerprint, load_checkpoint, save_checkpoint
@@ -47,14 +47,16 @@ from prompts import PromptLibrary
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="configs/competition.yaml", help="YAML file")
+    parser.add_argument("--config", help="YAML file; by default what is here decides")
     parser.add_argument("--stage", type=int, choices=(1, 2), help="only this one")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
     arguments = parser.parse_intermixed_args()
 
-    runtime.use_accelerator()
-    config = load_config(arguments.config, arguments.overrides)
+    config = load_config(config_path(arguments.config), arguments.overrides)
     log(format_config(config))
+    runtime.use_accelerator()
+    if config.data.sample:
+        ensure_sample(config.data.root)
     challenge = load_challenge(config.data, config.seed)
     challenge = challenge._replace(train=decodable(challenge, config.workers))
     log(f"{len(challenge.base)} base classes with {len(challenge.train)} images, "

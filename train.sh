@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# The whole training run: bash train.sh [CONFIG]
+# The whole training run: bash train.sh [--config CONFIG] [key=value …]
 set -eu
-config=${1:-configs/competition.yaml}
-python train.py --config "$config" --stage 1  # learned prompt and LoRA
-python train.py --config "$config" --stage 2  # the head
+python train.py --stage 1 "$@"  # learned prompt and LoRA
+python train.py --stage 2 "$@"  # the head

@@ -2,13 +2,15 @@
 
 import difflib
 import os
+import sys
 
 import yaml
 
 from models.errors import UserError
 
-_DEFAULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "default.yaml")
-
+_FOLDER = os.path.dirname(os.path.abspath(__file__))
+_DEFAULTS = os.path.join(_FOLDER, "default.yaml")
+COMPETITION, SAMPLE = "configs/competition.yaml", "configs/sample.yaml"
 
 # Keys that take a list as well as what their default is.
 _OR_A_LIST = {"lora.positions"}
@@ -60,6 +62,38 @@ def load_config(path=None, overrides=()):
             value = {part: value}
         _merge(values, value, "command line")
     return Config(values)
+
+
+def config_path(named):
+    """The config file that `--config` names, else `choose_config`'s, which is said on stderr."""
+    if named is not None:
+        return named
+    path, why = choose_config()
+    print(f"{path}: {why}", file=sys.stderr, flush=True)
+    return path
+
+
+def choose_config():
+    """The config for a user who names none: the challenge's if its files are there.
+
+    Returns:
+        (path, why): the config file, and a text for people.
+
+    Raises:
+        UserError: some of the challenge's data is there, and some of its files are not.
+    """
+    competition = load_config(os.path.join(_FOLDER, os.path.basename(COMPETITION)))
+    root, weights = competition.data.root, competition.clip.weights
+    if not os.path.isdir(root) or not os.listdir(root):
+        return SAMPLE, f"the sample set, as there is no data in {root}/"
+    needed = [weights, *(os.path.join(root, name) for name in (
+        competition.data.classes, competition.data.train_list, "TrainSet",
+        competition.data.test_dir))]
+    missing = [path for path in needed if not os.path.exists(path)]
+    if missing:
+        raise UserError(f"{root}/ is there, but {', '.join(missing)} missing; put the missing "
+                        f"files there, or name a config: --config {SAMPLE}")
+    return COMPETITION, f"{root}/ and {weights} are in place"
 
 
 def format_config(config):

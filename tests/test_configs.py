@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import configs
-from configs import differences, format_config, load_config
+from configs import COMPETITION, SAMPLE, config_path, differences, format_config, load_config
 from models.errors import UserError
 
 FOLDER = os.path.dirname(os.path.abspath(configs.__file__))
@@ -256,3 +256,51 @@ def test_a_key_that_one_side_lacks_differs():
 def test_a_number_out_of_range_is_named(override):
     message = refusal(None, [override])
     assert override.partition("=")[0] in message and "at least" in message
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fill(folder, *names):
+    for name in names:
+        path = folder / name
+        if name.endswith("/"):
+            path.mkdir(parents=True)
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("")
+
+
+WHOLE = ("ViT-B-32.pkl", "Dataset/classes.txt", "Dataset/train.txt", "Dataset/TrainSet/",
+         "Dataset/TestSetB/")
+
+
+@pytest.mark.parametrize("there", [(), ("Dataset/",), ("ViT-B-32.pkl",)])
+def test_without_data_the_sample_set_is_chosen(empty_folder, capsys, there):
+    fill(empty_folder, *there)
+    assert config_path(None) == SAMPLE
+    assert capsys.readouterr().err == f"{SAMPLE}: the sample set, as there is no data in Dataset/\n"
+
+
+def test_with_data_and_weights_the_competition_is_chosen(empty_folder, capsys):
+    fill(empty_folder, *WHOLE)
+    assert config_path(None) == COMPETITION
+    assert "in place" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", WHOLE)
+def test_half_of_the_data_is_an_error_that_names_the_other_half(empty_folder, missing):
+    fill(empty_folder, *(name for name in WHOLE if name != missing))
+    with pytest.raises(UserError) as error:
+        config_path(None)
+    named = str(error.value).partition("but ")[2].partition(" missing")[0]
+    assert named == missing.rstrip("/")
+
+
+def test_a_named_config_is_taken_whatever_is_there(empty_folder, capsys):
+    fill(empty_folder, "Dataset/classes.txt")
+    assert config_path("mine.yaml") == "mine.yaml"
+    assert capsys.readouterr().err == ""
