@@ -1,0 +1,147 @@
+"""The sample set: the generated world of `data.world` as a few-shot data set.
+
+    python -m data.sample FOLDER [--sheet sheet.jpg]
+
+72 base classes in six domains and 14 new ones in a seventh, in the challenge's layout:
+`classes.txt`, `train.txt`, `TrainSet/`, `TestSetB/`, and `labels.txt` for the test images.
+"""
+
+import argparse
+import itertools
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from data.world import BIRD_COLOURS, DOMAINS, PAINTING, draw
+from models.errors import UserError, run_script
+
+NEW_DOMAIN = "Vehicle"
+N_TRAIN, N_TEST = 12, 14  # images a class; training takes 4 of the 12 by seed
+SIZE, SEED = 96, 2024     # pixels
+# Raised when the pictures change: an older folder is then drawn again.
+VERSION = "1"
+
+
+def sample_classes():
+    """[(domain, values)] by label: twelve combinations of each base domain, then the new ones."""
+    chosen = []
+    for domain, kind in DOMAINS.items():
+        for places in itertools.product(*(range(len(v)) for v in kind.attributes)):
+            values = tuple(options[i] for options, i in zip(kind.attributes, places))
+            if domain == "Bird":
+                kept = (places[1] - places[0]) % len(BIRD_COLOURS) in (1, 3)
+            elif domain in ("Fish", "Vase"):
+                kept = sum(places) % len(kind.attributes[0]) > 0
+            else:
+                kept = True
+            if kept:
+                chosen.append((domain, values))
+    return sorted(chosen, key=lambda c: c[0] == NEW_DOMAIN)
+
+
+def class_name(domain, values):
+    """'spotted round fish'."""
+    return DOMAINS[domain].phrases[0].format(*values)
+
+
+def ensure_sample(root, n_processes=2):
+    """Draw the sample set into a folder, unless it is there; it appears whole or not at all.
+
+    Args:
+        root: the folder.
+        n_processes: that draw at once; the pictures do not depend on it.
+
+    Raises:
+        UserError: the folder holds something else, or cannot be written.
+    """
+    version = os.path.join(root, "version.txt")
+    if os.path.isfile(version):
+        with open(version, encoding="utf-8") as file:
+            if file.read().strip() == VERSION:
+                return
+    elif os.path.isdir(root) and os.listdir(root):
+        raise UserError(f"{root} holds something else than the sample set; move it away, or set "
+                        "data.root to a new folder")
+    temporary = f"{os.path.normpath(root)}.{os.getpid()}.tmp"
+    try:
+        _write(temporary, n_processes)
+        if os.path.isdir(root):
+            shutil.rmtree(root)
+        os.rename(temporary, root)
+    except OSError as error:
+        raise UserError(f"cannot write the sample set to {root}: {error.strerror}; make the "
+                        "folder writable, or set data.root to another") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(root, n_processes):
+    classes = sample_classes()
+    lines, tasks = [], []
+    for label, (domain, values) in enumerate(classes):
+        folder = f"TrainSet/{domain}/{class_name(domain, values).replace(' ', '_')}"
+        n_train = 0 if domain == NEW_DOMAIN else N_TRAIN
+        for i in range(n_train):
+            lines.append(f"{folder}/{i + 1}.jpg {label}\n")
+            tasks.append((os.path.join(root, folder, f"{i + 1}.jpg"), label, i))
+    # Test images in an order that tells nothing of their labels.
+    places = [(label, N_TRAIN + i) for label in range(len(classes)) for i in range(N_TEST)]
+    order = np.random.default_rng(SEED).permutation(len(places))
+    labels = []
+    for number, place in enumerate(order):
+        name = f"image_{number + 1}.jpg"
+        labels.append(f"{name} {places[place][0]}\n")
+        tasks.append((os.path.join(root, "TestSetB", name), *places[place]))
+    for folder in {os.path.dirname(path) for path, _, _ in tasks}:
+        os.makedirs(folder)
+    with ProcessPoolExecutor(n_processes) as pool:
+        for _ in tqdm(pool.map(_draw_file, tasks, chunksize=32), "drawing the sample set",
+                      len(tasks), unit="image"):
+            pass
+    names = [f"{domain}_{class_name(domain, values).replace(' ', '_')} {label}\n"
+             for label, (domain, values) in enumerate(classes)]
+    for name, text in (("classes.txt", names), ("train.txt", lines), ("labels.txt", labels),
+                       ("version.txt", [VERSION + "\n"])):
+        with open(os.path.join(root, name), "w", encoding="utf-8") as file:
+            file.writelines(text)
+
+
+def _draw_file(task):
+    path, label, i = task
+    picture(label, i).save(path, quality=90)
+
+
+def picture(label, i):
+    """Image number i of a class, PIL; training and test images count on."""
+    domain, values = sample_classes()[label]
+    return draw(domain, values, PAINTING, SIZE, np.random.default_rng([SEED, label, i]))
+
+
+def contact_sheet(columns=12):
+    """One picture of twelve classes of each domain, as one PIL image; a row a domain."""
+    classes = sample_classes()
+    rows = []
+    for domain in DOMAINS:
+        labels = [i for i, c in enumerate(classes) if c[0] == domain]
+        shown = [labels[i] for i in np.linspace(0, len(labels) - 1, columns).astype(int)]
+        rows.append(np.concatenate([np.asarray(picture(i, 0)) for i in shown], axis=1))
+    return Image.fromarray(np.concatenate(rows))
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m data.sample",
+                                     description=__doc__.splitlines()[0])
+    parser.add_argument("root", metavar="FOLDER", help="where to draw it")
+    parser.add_argument("--sheet", help="also write a contact sheet")
+    arguments = parser.parse_args()
+    ensure_sample(arguments.root)
+    if arguments.sheet:
+        contact_sheet().save(arguments.sheet, quality=88)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,145 @@
+"""The generated world, the sample set drawn from it, and its prompts."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import SAMPLE, load_config
+from data.challenge import ClassName, list_images, load_challenge, read_labels
+from data.sample import (
+    N_TEST,
+    N_TRAIN,
+    NEW_DOMAIN,
+    SIZE,
+    class_name,
+    contact_sheet,
+    ensure_sample,
+    picture,
+    sample_classes,
+)
+from data.world import COLOURS, DOMAINS, PAINTING, SKETCH, draw, random_colours
+from models.errors import UserError
+from models.jclip.tokenizer import encode
+from models.jclip.weights import read_pickle
+from models.prompt import handcrafted_prompts
+from prompts import PromptLibrary
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("drawn") / "Dataset")
+    ensure_sample(folder)
+    return folder
+
+
+def settings(root):
+    return load_config(os.path.join(ROOT, SAMPLE), [f"data.root={root}"]).data
+
+
+def test_the_sample_set_has_the_challenges_layout(root):
+    challenge = load_challenge(settings(root), seed=1)
+    domains = {challenge.classes[label].domain for label in challenge.base}
+    assert len(challenge.base) >= 60 and len(domains) >= 5
+    assert len(challenge.new) >= 12
+    assert {challenge.classes[label].domain for label in challenge.new} == {NEW_DOMAIN}
+    assert NEW_DOMAIN not in domains
+    assert len(challenge.train) == 4 * len(challenge.base)
+    assert len(challenge.held_back) == (N_TRAIN - 4) * len(challenge.base)
+    paths = list_images(os.path.join(root, "TestSetB"))
+    labels = read_labels(os.path.join(root, "labels.txt"), len(challenge.classes))
+    assert {os.path.basename(path) for path in paths} == set(labels)
+    counts = np.bincount(list(labels.values()), minlength=len(challenge.classes))
+    assert (counts == N_TEST).all()
+    with Image.open(paths[0]) as image:
+        assert image.size == (SIZE, SIZE)
+
+
+def test_training_and_test_pictures_differ():
+    seen = {picture(5, i).tobytes() for i in range(N_TRAIN + N_TEST)}
+    assert len(seen) == N_TRAIN + N_TEST
+
+
+def test_the_same_pictures_are_drawn_by_any_number_of_processes(root, tmp_path):
+    again = str(tmp_path / "again")
+    ensure_sample(again, n_processes=1)
+    for name in ("classes.txt", "train.txt", "labels.txt", "TestSetB/image_7.jpg",
+                 "TestSetB/image_900.jpg"):
+        with open(os.path.join(root, name), "rb") as a, open(os.path.join(again, name), "rb") as b:
+            assert a.read() == b.read(), name
+    # One that is there stays; one of another version is drawn again.
+    kept, gone = os.path.join(again, "kept"), os.path.join(again, "classes.txt")
+    open(kept, "w").close()
+    ensure_sample(again)
+    assert os.path.exists(kept)
+    os.remove(gone)
+    with open(os.path.join(again, "version.txt"), "w") as file:
+        file.write("0")
+    ensure_sample(again)
+    assert os.path.exists(gone) and not os.path.exists(kept)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"mine")
+    with pytest.raises(UserError, match="something else"):
+        ensure_sample(str(tmp_path))
+    assert (tmp_path / "photo.jpg").read_bytes() == b"mine"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write the sample set to"):
+        ensure_sample(str(tmp_path / "file" / "Dataset"))
+
+
+@pytest.mark.parametrize("style", [SKETCH, PAINTING])
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_every_combination_can_be_drawn_and_looks_its_own(domain, style):
+    """Without nuisances, two combinations never give the same picture."""
+    calm = style._replace(clutter=(0, 0), occlusion=0, noise=0, brush=0, hatching=0)
+    kind, seen = DOMAINS[domain], {}
+    for values in itertools.product(*kind.attributes):
+        image = draw(domain, values, calm, 48, np.random.default_rng(3), ("red", "white"))
+        assert image.size == (48, 48) and image.mode == "RGB"
+        other = seen.setdefault(image.tobytes(), values)
+        assert other == values
+
+
+def test_random_colours_are_known_and_differ():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        main, second = random_colours(rng)
+        assert main != second and {main, second} <= set(COLOURS)
+
+
+def test_the_contact_sheet_has_a_row_a_domain():
+    assert contact_sheet(columns=3).size == (3 * SIZE, len(DOMAINS) * SIZE)
+
+
+def test_prompts_are_in_words_that_the_small_clip_knows():
+    config = load_config(os.path.join(ROOT, SAMPLE))
+    library = PromptLibrary(os.path.join(ROOT, config.prompts.dir))
+    known = set(read_pickle(os.path.join(ROOT, config.clip.weights))["token_embedding.rows"])
+    names = [ClassName(domain, class_name(domain, values)) for domain, values in sample_classes()]
+    texts = handcrafted_prompts(library, names, config.prompts)
+    assert len({library.name(name) for name in names}) == len(names)
+    for prompts in texts:
+        assert len(prompts) >= config.prompts.general + 3, "its file has no descriptions"
+        for text in prompts:
+            assert set(encode(text)) <= known, text
+            assert len(encode(text)) + 2 <= config.prompts.max_tokens
+
+
+def test_the_set_can_be_drawn_from_the_command_line(root, tmp_path):
+    sheet = tmp_path / "sheet.jpg"
+    done = subprocess.run([sys.executable, "-m", "data.sample", root, "--sheet", str(sheet)],
+                          cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with Image.open(sheet) as image:
+        assert image.size == (12 * SIZE, len(DOMAINS) * SIZE)
