@@ -1,9 +1,10 @@
 """What each part adds, over seeds: trains and tests with several, and prints the mean table.
 
-    python benchmarks/ablation.py --config configs/photos.yaml --labels LABELS
+    python benchmarks/ablation.py --config configs/sample.yaml [--labels LABELS]
         --seeds 1 2 3 [key=value …]
 
-Each seed chooses other shots. LABELS is a file with lines 'image label' for data.test_dir.
+Each seed chooses other shots. LABELS is a file with lines 'image label' for data.test_dir; by
+default the config's data.labels.
 Checkpoints go to a folder for each seed below --work-dir, so a run that was stopped goes on.
 """
 
@@ -22,7 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True)
-    parser.add_argument("--labels", required=True)
+    parser.add_argument("--labels", help="by default the config's")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--work-dir", default="cache/ablation")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
@@ -38,8 +39,9 @@ def main():
         if not os.path.exists(os.path.join(folder, "head.pkl")):
             run("train.py", *settings)
             minutes.append((time.time() - start) / 60)
-        output = run("test.py", *settings, "--labels", arguments.labels, "--ablate",
-                     "--output", os.path.join(folder, "result.txt"))
+        labels = ["--labels", arguments.labels] if arguments.labels else []
+        output = run("test.py", *settings, *labels, "--ablate", "--output",
+                     os.path.join(folder, "result.txt"))
         report, _, table = output.partition("\npart ")
         lines += [f"seed {seed}: {line}" for line in report.splitlines()
                   if re.match(r"base/new|harmonic|all|base|new", line)]
