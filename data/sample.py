@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data.world import BIRD_COLOURS, DOMAINS, PAINTING, draw
+from data.painting import PAINTING
+from data.world import BIRD_COLOURS, DOMAINS, draw
 from models.errors import UserError, run_script
 
 NEW_DOMAIN = "Vehicle"

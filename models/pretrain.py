@@ -25,8 +25,9 @@ import numpy as np
 from jittor import nn
 from tqdm import trange
 
+from data.painting import COLOURS, SKETCH, random_colours
 from data.views import random_crop
-from data.world import COLOURS, DOMAINS, SKETCH, draw, random_colours
+from data.world import DOMAINS, draw
 from models import jclip
 from models.jclip.model import CLIP, unit_norm
 from models.jclip.preprocess import normalise

@@ -11,6 +11,7 @@ from PIL import Image
 
 from configs import SAMPLE, load_config
 from data.challenge import ClassName, list_images, load_challenge, read_labels
+from data.painting import COLOURS, PAINTING, SKETCH, random_colours
 from data.sample import (
     N_TEST,
     N_TRAIN,
@@ -22,7 +23,7 @@ from data.sample import (
     picture,
     sample_classes,
 )
-from data.world import COLOURS, DOMAINS, PAINTING, SKETCH, draw, random_colours
+from data.world import DOMAINS, draw
 from models.errors import UserError
 from models.jclip.tokenizer import encode
 from models.jclip.weights import read_pickle
