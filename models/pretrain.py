@@ -1,6 +1,6 @@
 """Trains the sample set's small CLIP from scratch on generated pictures and captions.
 
-    python -m models.pretrain [--seed 1] [--steps 1500] [--output FILE]
+    python -m models.pretrain [--seed 1] [--steps 2500] [--output FILE]
 
 Pictures come from `data.world` in the style SKETCH; captions tell their domain, attributes and
 sometimes colours. Several pictures of a batch may fit a caption, so the loss is UniCL's (Yang
@@ -50,7 +50,7 @@ TEMPLATES = ("{}", "a {}", "the {}", "a photo of a {}.", "a photo of the {}", "a
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--output", default="test_pkl/sample/clip.pkl")
     arguments = parser.parse_args()
     with multiprocessing.get_context("fork").Pool(2) as workers:  # before Jittor computes

@@ -10,7 +10,7 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.jclip.attention import AttentionMix
+from models.jclip.attention import self_attention
 from models.jclip.resnet import ModifiedResNet
 from models.jclip.sizes import ResNetSizes
 
@@ -39,16 +39,11 @@ class Attention(nn.Module):
         self.in_proj_bias = jt.zeros((3 * width,))
         self.out_proj = nn.Linear(width, width)
 
-    def execute(self, x, mask=None):
-        B, L, D = x.shape
-        H, d = self.heads, D // self.heads
-        qkv = nn.matmul_transpose(x, self.in_proj_weight) + self.in_proj_bias
+    def execute(self, x, causal=False):
+        qkv = nn.matmul_transpose(x, self.in_proj_weight) + self.in_proj_bias  # -> (B, L, 3D)
         if self.in_delta is not None:
             qkv = qkv + self.in_delta(x)
-        qkv = qkv.reshape(B, L, 3, H, d).permute(2, 0, 3, 1, 4)  # (B, L, 3D) -> (3, B, H, L, d)
-        q, k, v = (qkv[i].reshape(B * H, L, d) for i in range(3))
-        mixed = AttentionMix.apply(q * d ** -0.5, k, v, mask)
-        mixed = mixed.reshape(B, H, L, d).permute(0, 2, 1, 3).reshape(B, L, D)
+        mixed = self_attention(qkv, self.heads, causal)
         if self.out_delta is not None:
             return self.out_proj(mixed) + self.out_delta(mixed)
         return self.out_proj(mixed)
@@ -85,8 +80,8 @@ class Block(nn.Module):
         self.mlp = MLP(width, 4 * width, activation)
         self.ln_2 = LayerNorm(width)
 
-    def execute(self, x, mask=None):
-        x = x + self.attn(self.ln_1(x), mask)
+    def execute(self, x, causal=False):
+        x = x + self.attn(self.ln_1(x), causal)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -97,9 +92,9 @@ class Transformer(nn.Module):
         self.resblocks = nn.ModuleList([Block(sizes.width, sizes.heads, activation)
                                         for _ in range(sizes.layers)])
 
-    def execute(self, x, mask=None):
+    def execute(self, x, causal=False):
         for block in self.resblocks:
-            x = block(x, mask)
+            x = block(x, causal)
         return x
 
 
@@ -174,8 +169,7 @@ class CLIP(nn.Module):
     def encode_embeddings(self, embeddings, ends):
         """Token embeddings (B, L, W) and end-of-text positions (B,), int -> features (B, D)."""
         B, L, _ = embeddings.shape
-        mask = jt.array(np.triu(np.full((L, L), -1e9, np.float32), k=1))
-        x = self.transformer(embeddings + self.positional_embedding[:L], mask)
+        x = self.transformer(embeddings + self.positional_embedding[:L], causal=True)
         x = x[jt.arange(B), jt.array(np.asarray(ends, np.int32))]  # (B, L, W) -> (B, W)
         return jt.matmul(self.ln_final(x), self.text_projection)
 
