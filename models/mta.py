@@ -15,6 +15,7 @@ import jittor as jt
 from jittor import nn
 
 from models.jclip.model import unit_norm
+from models.products import batched_product_transpose
 
 
 def mta(image_features, text_features, logit_scale, lambda_y=0.2, lambda_q=4.0, nearest=0.3,
@@ -43,26 +44,30 @@ def mta(image_features, text_features, logit_scale, lambda_y=0.2, lambda_q=4.0, 
     flat = image_features.reshape(B * V, D)
     predictions = nn.softmax(logit_scale * nn.matmul_transpose(flat, text_features), dim=-1)
     predictions = predictions.reshape(B, V, -1)  # (B*V, C) -> (B, V, C)
-    agreement = nn.bmm_transpose(predictions, predictions)  # (B, V, V)
+    agreement = batched_product_transpose(predictions, predictions)  # (B, V, V)
 
-    cosines = nn.bmm_transpose(image_features, image_features)  # (B, V, V)
+    # The mode is a weighted sum of the views, so its cosines with them need their Gram matrix
+    # alone: no step below works on D channels.
+    gram = batched_product_transpose(image_features, image_features)  # (B, V, V)
     n_nearest = max(1, int(nearest * (V - 1)))
-    _, distances = jt.argsort((2 - 2 * cosines).maximum(0.0), dim=-1)
+    _, distances = jt.argsort((2 - 2 * gram).maximum(0.0), dim=-1)
     # Each view's own distance, 0, comes first. Equal views would make h² zero.
     bandwidth = distances[:, :, 1:1 + n_nearest].mean(dim=-1).maximum(1e-6)  # (B, V)
 
-    def kernel(mode):
-        distance = (2 - 2 * (image_features * mode.unsqueeze(1)).sum(dim=-1)).maximum(0.0)
-        return jt.exp(-distance / bandwidth)  # (B, V)
+    def kernel(cosines):
+        return jt.exp(-(2 - 2 * cosines).maximum(0.0) / bandwidth)  # (B, V)
 
-    mode = image_features[:, 0]
+    cosines = gram[:, 0]  # of the mode with each view
     inlierness = jt.ones((B, V)) / V
     for _ in range(n_rounds):
-        closeness = kernel(mode)
+        closeness = kernel(cosines)
         for _ in range(n_steps):
             support = (agreement * inlierness.unsqueeze(1)).sum(dim=-1)
             inlierness = nn.softmax((closeness + lambda_q * support) / lambda_y, dim=-1)
         for _ in range(n_steps):
-            weights = (inlierness * kernel(mode)).maximum(1e-30)
-            mode = unit_norm((weights.unsqueeze(-1) * image_features).sum(dim=1))
+            weights = (inlierness * kernel(cosines)).maximum(1e-30)
+            weights = weights / weights.sum(dim=-1, keepdims=True)
+            products = (gram * weights.unsqueeze(1)).sum(dim=-1)
+            cosines = products / jt.sqrt((weights * products).sum(dim=-1, keepdims=True))
+    mode = unit_norm((weights.unsqueeze(-1) * image_features).sum(dim=1))
     return mode, inlierness

@@ -9,6 +9,8 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
+from models.products import SGEMM, has_kernels
+
 
 def self_attention(qkv, heads, causal=False):
     """Every head's softmax(q kᵀ / √d) v.
@@ -21,7 +23,7 @@ def self_attention(qkv, heads, causal=False):
     Returns:
         Var (B, L, D), heads side by side.
     """
-    if not jt.flags.use_cuda and jt.compile_extern.use_mkl:
+    if has_kernels():
         return _HeadByHead.apply(qkv, heads, causal)
     B, L, width = qkv.shape
     D = width // 3
@@ -47,14 +49,11 @@ class _HeadByHead(jt.Function):
                        cpu_src=_SIZES + _BACKWARD, data=settings), None, None
 
 
-# C++. Matrices are row-major; `row` is the step from a token to the next in qkv.
-_SHARES = r"""
+# C++. `row` is the step from a token to the next in qkv.
+_SHARES = SGEMM + r"""
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <vector>
-extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t,
-                          const float*, int64_t, float, float*, int64_t);
 // Shares (L, L) of one head: softmax of q kT, of the keys up to the query if causal.
 static void attention_shares(const float* q, const float* k, int64_t row, int64_t L, int64_t d,
                              bool causal, float* s) {

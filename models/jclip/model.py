@@ -11,21 +11,9 @@ import numpy as np
 from jittor import nn
 
 from models.jclip.attention import self_attention
+from models.jclip.layer_norm import LayerNorm
 from models.jclip.resnet import ModifiedResNet
 from models.jclip.sizes import ResNetSizes
-
-
-class LayerNorm(nn.Module):
-    """Layer norm over the last axis, in two passes: exact where the mean is large."""
-
-    def __init__(self, width):
-        self.weight = jt.ones((width,))
-        self.bias = jt.zeros((width,))
-
-    def execute(self, x):
-        centred = x - x.mean(dim=-1, keepdims=True)
-        variance = (centred * centred).mean(dim=-1, keepdims=True)
-        return centred * (self.weight / jt.sqrt(variance + 1e-5)) + self.bias
 
 
 class Attention(nn.Module):
