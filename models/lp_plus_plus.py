@@ -30,6 +30,23 @@ import numpy as np
 from jittor import nn
 from tqdm import trange
 
+from models.products import has_kernels
+
+# C++, one pass over the logits (N, C): cross-entropies and softmax − Y.
+_RESIDUALS = r"""
+    int64_t N = in0_shape0, C = in0_shape1;
+    #pragma omp parallel for
+    for (int64_t i = 0; i < N; i++) {
+        const float* x = in0_p + i * C;
+        float top = x[0], sum = 0, *y = out1_p + i * C;
+        for (int64_t k = 1; k < C; k++) top = std::max(top, x[k]);
+        for (int64_t k = 0; k < C; k++) { y[k] = std::exp(x[k] - top); sum += y[k]; }
+        for (int64_t k = 0; k < C; k++) y[k] /= sum;
+        y[in1_p[i]] -= 1;
+        out0_p[i] = std::log(sum) + top - x[in1_p[i]];
+    }
+"""
+
 
 class LPPlusPlus:
     """The classification head: `fit` on frozen features, then `logits`.
@@ -76,14 +93,15 @@ class LPPlusPlus:
         if len(counts) > C or counts.min() == 0:
             raise ValueError(f"labels must cover 0 to {C - 1}; counts are {counts.tolist()}")
         with jt.no_grad():
-            Y = jt.array(np.eye(C, dtype=np.float32)[labels])
-            self._start(F, Y, T)
+            F1 = with_ones(F)
+            labels = jt.array(labels.astype(np.int32))
+            self._start(F, labels, T)
             steps = self._step_sizes(F, T)
             velocity = {name: jt.zeros_like(getattr(self, name)) for name in steps}
             alpha_gradient = jt.zeros((C,))
             bar = trange(self.epochs, desc="head", disable=not self.progress)
             for epoch in bar:
-                loss, gradients, along_text = self.gradients(F, Y, T)
+                loss, gradients, along_text = self.gradients(F1, labels, T)
                 for name, step in steps.items():
                     velocity[name] = self.momentum * velocity[name] + gradients[name]
                     setattr(self, name, getattr(self, name) - step * velocity[name])
@@ -116,39 +134,44 @@ class LPPlusPlus:
         head._text = jt.array(state["text"])
         return head
 
-    def gradients(self, F, Y, T):
+    def gradients(self, F1, labels, T):
         """Loss and gradients at the present state.
 
         Args:
-            F: Var (N, D). Y: Var (N, C), one-hot. T: Var (C, D).
+            F1: Var (N, D + 1), `with_ones` of the features.
+            labels: int32 Var (N,).
+            T: Var (C, D).
 
         Returns:
             loss: Var (1,), mean cross-entropy.
             gradients: {name: Var} of w, bias, scale, shift.
             alpha: Var (C,), the gradient of α.
         """
+        N, D = F1.shape[0], F1.shape[1] - 1
         U = self._prototypes(T)
-        logits = self._logits(F, U)
-        log_p = nn.log_softmax(logits, dim=1)
-        loss = -(Y * log_p).sum() / F.shape[0]
-        G = (jt.exp(log_p) - Y) / F.shape[0]
-        Z = jt.matmul(G.transpose(1, 0), F)  # (C, N) (N, D) -> (C, D)
-        g = G.sum(dim=0)
+        weights = jt.concat([U * self.scale, self._offset(U).unsqueeze(1)], dim=1)  # (C, D + 1)
+        losses, G = _softmax_residuals(nn.matmul_transpose(F1, weights), labels)
+        # One product for Z and g: Gᵀ (F, 1).
+        product = (G.unsqueeze(2) * F1.unsqueeze(1)).sum(dim=0) / N  # -> (C, D + 1)
+        Z, g = product[:, :D], product[:, D]
         dU = Z * self.scale + g.unsqueeze(1) * self.shift
         gradients = {"w": dU, "bias": g, "scale": (U * Z).sum(dim=0),
                      "shift": (U * g.unsqueeze(1)).sum(dim=0)}
-        return loss, gradients, (dU * T).sum(dim=1)
+        return losses.mean(), gradients, (dU * T).sum(dim=1)
 
     def _prototypes(self, T):
         return self.w + self.alpha.unsqueeze(1) * T  # U, (C, D)
 
     def _logits(self, F, U):
-        offset = self.bias + (U * self.shift).sum(dim=1)
-        return nn.matmul_transpose(F, U * self.scale) + offset
+        return nn.matmul_transpose(F, U * self.scale) + self._offset(U)
 
-    def _start(self, F, Y, T):
+    def _offset(self, U):
+        return self.bias + (U * self.shift).sum(dim=1)
+
+    def _start(self, F, labels, T):
         """w from the class sums, one shared α, no re-weighting."""
         N, D = F.shape
+        Y = (labels.unsqueeze(1) == jt.arange(T.shape[0])).float32()  # (N, C), one-hot
         cosines = (nn.matmul_transpose(F, T) * Y).sum(dim=0) / Y.sum(dim=0)
         self.w = jt.matmul(Y.transpose(1, 0), F)
         self.bias = jt.zeros((T.shape[0],))
@@ -175,3 +198,20 @@ class LPPlusPlus:
 
 def _var(values):
     return values if isinstance(values, jt.Var) else jt.array(np.asarray(values, np.float32))
+
+
+def with_ones(F):
+    """F (N, D) and a channel of ones, (N, D + 1): products with it carry the offsets along."""
+    return jt.concat([F, jt.ones((F.shape[0], 1))], dim=1)
+
+
+def _softmax_residuals(logits, labels):
+    """Cross-entropies (N,) and softmax(logits) − Y (N, C) of logits (N, C), labels int32 (N,)."""
+    if has_kernels():
+        N, C = logits.shape
+        return jt.code([(N,), (N, C)], [logits.dtype] * 2, [logits, labels],
+                       cpu_header="#include <algorithm>\n#include <cmath>",
+                       cpu_src=_RESIDUALS)
+    log_p = nn.log_softmax(logits, dim=1)
+    Y = (labels.unsqueeze(1) == jt.arange(logits.shape[1])).float32()
+    return -(Y * log_p).sum(dim=1), jt.exp(log_p) - Y

@@ -4,14 +4,14 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models import products
+from models import lp_plus_plus, products
 from models.jclip import attention, layer_norm
 
 
 @pytest.fixture(params=[True, False], ids=["kernels", "jittor"])
 def kernels(request, monkeypatch):
     """With the kernels, and with Jittor's own operations in their place."""
-    for module in (products, attention, layer_norm):
+    for module in (products, attention, layer_norm, lp_plus_plus):
         monkeypatch.setattr(module, "has_kernels", lambda: request.param)
     return request.param
 
@@ -100,3 +100,13 @@ def test_batched_products(kernels, B):
     for result in (products.batched_product(jt.array(a), jt.array(b)),
                    products.batched_product_transpose(jt.array(a), jt.array(transposed))):
         np.testing.assert_allclose(result.numpy(), a @ b, atol=1e-5)
+
+
+def test_softmax_residuals(kernels):
+    logits, labels = 20 * normal(6, 5), np.array([0, 4, 2, 2, 1, 3], np.int32)
+    losses, residuals = lp_plus_plus._softmax_residuals(jt.array(logits), jt.array(labels))
+    e = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(residuals.numpy(), p - np.eye(5)[labels], atol=1e-6)
+    np.testing.assert_allclose(losses.numpy(), -np.log(p[np.arange(6), labels]), rtol=1e-5,
+                               atol=1e-6)
