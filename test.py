@@ -26,6 +26,7 @@ from data.challenge import list_images, read_classes, read_labels
 from data.metrics import recall_threshold
 from data.report import by_logit, print_ablation, print_report
 from data.sample import ensure_sample
+from data.submission import N_LABELS
 from data.views import Views, view_batches
 from models import jclip, lora
 from models.checkpoint import fingerprint, load_checkpoint
@@ -36,7 +37,6 @@ from models.ood import base_score
 from models.prompt import PromptLearner, class_features, classifier_features, handcrafted_prompts
 from prompts import PromptLibrary
 
-N_LABELS = 5
 
 
 def main():
@@ -206,7 +206,7 @@ def look_at(paths, trained, config, everything):
     views = Views(trained.preprocess, config.mta.views, config.mta.scale, config.seed)
     for indices, pixels, _ in view_batches(views, paths, config.test.batch_size, config.workers,
                                            "test images"):
-        features = encode_views(trained.original, pixels)
+        features = encode_views(trained.original, pixels[:, :config.mta.zero_shot_views])
         whole[indices] = features[:, 0].numpy()
         modes[indices] = mta_features(features, trained.zero_shot_text, trained.scale,
                                       config.mta)

@@ -231,7 +231,8 @@ def base_image_features(model, preprocess, paths, prompts, config):
     They tell which scores base images have, so that test.py can choose its threshold.
     """
     text = class_features(model, prompts)
-    views = Views(preprocess, config.mta.views, config.mta.scale, config.seed)
+    views = Views(preprocess, min(config.mta.views, config.mta.zero_shot_views),
+                  config.mta.scale, config.seed)
     features = [mta_features(encode_views(model, pixels), text, model.scale(), config.mta)
                 for _, pixels, _ in view_batches(views, paths, config.test.batch_size,
                                                  config.workers, "original CLIP")]

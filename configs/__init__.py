@@ -17,7 +17,8 @@ _OR_A_LIST = {"lora.positions"}
 # Numbers that must be at least 1; all others at least 0.
 _AT_LEAST_ONE = {
     "data.shots", "prompt.queue_length", "prompt.queue_every", "lora.rank", "train.epochs",
-    "train.batch_size", "head.epochs", "head.views", "mta.views", "test.batch_size"}
+    "train.batch_size", "head.epochs", "head.views", "mta.views",
+    "mta.zero_shot_views", "test.batch_size"}
 
 
 class Config:

@@ -56,9 +56,9 @@ class Style(NamedTuple):
 SKETCH = Style(hue=0.0, saturation=1.0, value=1.0, colour_jitter=0.03, outline=0.5,
                clutter=(0, 2), hatching=0.0, brush=0.08, light=0.2, blur=0.6, noise=5,
                occlusion=0.05, scale=(0.38, 0.5), turn=15)
-PAINTING = Style(hue=0.06, saturation=0.6, value=0.85, colour_jitter=0.03, outline=0.0,
-                 clutter=(5, 10), hatching=0.12, brush=0.35, light=0.6, blur=1.2, noise=12,
-                 occlusion=0.3, scale=(0.34, 0.48), turn=20)
+PAINTING = Style(hue=0.045, saturation=0.65, value=0.85, colour_jitter=0.03, outline=0.0,
+                 clutter=(4, 9), hatching=0.1, brush=0.28, light=0.6, blur=1.2, noise=12,
+                 occlusion=0.25, scale=(0.34, 0.48), turn=20)
 
 
 def picture(paint, colours, style, size, rng):

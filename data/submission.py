@@ -1,0 +1,98 @@
+"""Checks an entry for the challenge and packs it.
+
+    python -m data.submission [result.txt] [--config CONFIG] [--test-dir FOLDER]
+                              [--output result.zip]
+
+An entry has a line 'image label label label label label' for every test image: the five
+likeliest labels, all different, each in the class list.
+"""
+
+import argparse
+import io
+import os
+import sys
+import zipfile
+
+from configs import config_path, load_config
+from data.challenge import list_images, read_classes
+from models.errors import UserError, run_script
+from models.jclip.weights import write_atomically
+
+N_LABELS = 5
+FIRST_OF_JANUARY = (2024, 1, 1, 0, 0, 0)  # in the archive, so that it does not tell the time
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m data.submission",
+                                     description=__doc__.splitlines()[0])
+    parser.add_argument("result", nargs="?", default="result.txt", help="the entry")
+    parser.add_argument("--config", help="YAML file; by default what is here decides")
+    parser.add_argument("--test-dir", metavar="FOLDER", help="of the test images; by default "
+                        "the config's")
+    parser.add_argument("--output", default="result.zip", help="archive to write")
+    arguments = parser.parse_args()
+    data = load_config(config_path(arguments.config)).data
+    classes = read_classes(os.path.join(data.root, data.classes))
+    folder = arguments.test_dir or os.path.join(data.root, data.test_dir)
+    names = [os.path.basename(path) for path in list_images(folder)]
+    check_entry(arguments.result, names, len(classes))
+    pack_entry(arguments.result, arguments.output)
+    print(f"{arguments.result} is a valid entry of {len(names)} images; packed into "
+          f"{arguments.output}", file=sys.stderr)
+
+
+def check_entry(path, names, n_classes):
+    """Refuse a result file that is no valid entry.
+
+    Args:
+        path: the result file.
+        names: file names of all test images.
+        n_classes: labels must be below it.
+
+    Raises:
+        UserError: the first line that is wrong, or the images without a line.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().split("\n")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; run test.py first") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start})") from error
+    wanted, seen = set(names), set()
+    n_labels = min(N_LABELS, n_classes)
+    for number, line in enumerate(lines, start=1):
+        if not line and number == len(lines):
+            break  # what follows the last line's end
+        where = f"{path}, line {number}"
+        # A name may hold spaces, so the labels are counted from the end.
+        name, *labels = line.rsplit(" ", n_labels)
+        if len(labels) != n_labels or not all(label.isascii() and label.isdigit()
+                                              for label in labels):
+            raise UserError(f"{where}: {line[:80]!r} is not an image and {n_labels} labels")
+        if name not in wanted:
+            raise UserError(f"{where}: {name} is no test image")
+        if name in seen:
+            raise UserError(f"{where}: {name} has a line above")
+        seen.add(name)
+        if len(set(map(int, labels))) < n_labels:
+            raise UserError(f"{where}: a label is there twice")
+        if max(map(int, labels)) >= n_classes:
+            raise UserError(f"{where}: label {max(map(int, labels))} is outside the class list "
+                            f"(0 to {n_classes - 1})")
+    if wanted - seen:
+        raise UserError(f"{path} has no line for {len(wanted - seen)} of {len(wanted)} test "
+                        f"images, such as {min(wanted - seen)}")
+
+
+def pack_entry(path, output):
+    """Write the result file into a zip archive as 'result.txt'; the same bytes every time."""
+    archive = io.BytesIO()
+    with open(path, "rb") as file, zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr(zipfile.ZipInfo("result.txt", FIRST_OF_JANUARY), file.read(),
+                        zipfile.ZIP_DEFLATED)
+    write_atomically(output, archive.getvalue())
+
+
+if __name__ == "__main__":
+    run_script(main)
