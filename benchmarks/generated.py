@@ -1,0 +1,160 @@
+"""What test.py needs at full size, for the pair test of benchmarks/run.py: photos, random weights
+and checkpoints, and where the crops lie, so that PyTorch's side can cut the same.
+
+As everything is random, the pair says what the pipeline costs, not how well it classifies.
+"""
+
+import os
+import subprocess
+import sys
+from unittest import mock
+
+import jittor as jt
+import numpy as np
+
+import data.views
+from benchmarks import inputs
+from benchmarks.worker import Work
+from configs import load_config
+from data.challenge import Challenge, list_images, read_classes
+from data.views import Views, decode
+from models import jclip, lora
+from models.checkpoint import fingerprint, save_checkpoint
+from models.features import encode_views
+from models.jclip.preprocess import Preprocess
+from models.jclip.weights import write_pickle
+
+CONFIG = "configs/competition.yaml"
+N_NOTED = 64  # images whose scores set the base/new threshold
+
+
+def script(sizes, folder):
+    """`Work` of the pair test: the whole of test.py, as a process."""
+    settings = write_inputs(sizes, folder)
+    result = os.path.join(folder, "ours.txt")
+    command = [sys.executable, "test.py", "--config", CONFIG, *settings, "--output", result]
+
+    def run():
+        run_logged(command, os.path.join(folder, "ours.log"))
+
+    def labels():
+        run()
+        return read_labels(result)
+
+    n_views = sizes["images"] * sizes["views"]
+    return Work(run, labels, 2 * inputs.image_flops(sizes["model"], n_views))
+
+
+def run_logged(command, log_path):
+    """Run a command in the repository, its output in a file.
+
+    Raises:
+        RuntimeError: it failed; with the file's end.
+    """
+    with open(log_path, "w") as log:
+        done = subprocess.run(command, cwd=inputs.ROOT, stdin=subprocess.DEVNULL, stdout=log,
+                              stderr=subprocess.STDOUT)
+    if done.returncode:
+        with open(log_path) as log:
+            raise RuntimeError(f"exit code {done.returncode}: {log.read()[-500:]}")
+
+
+def read_labels(path):
+    """The likeliest label of each line of a result.txt, as {'labels': int array (N,)}."""
+    with open(path) as file:
+        return {"labels": np.array([int(line.split()[1]) for line in file])}
+
+
+def write_inputs(sizes, folder):
+    """Write the data, the weights, the checkpoints and the crops' boxes.
+
+    Returns:
+        list of settings 'key=value' for test.py.
+    """
+    root, weights = os.path.join(folder, "Dataset"), os.path.join(folder, "clip.pkl")
+    settings = [f"data.root={root}", f"clip.weights={weights}",
+                f"output.checkpoint_dir={folder}", f"output.cache_dir={folder}",
+                f"mta.views={sizes['views']}", f"test.batch_size={sizes['batch']}",
+                f"workers={os.environ['OMP_NUM_THREADS']}"]
+    config = load_config(os.path.join(inputs.ROOT, CONFIG), settings)
+    for i in range(sizes["images"]):
+        inputs.write_photo(os.path.join(root, "TestSetB", f"image_{i}.jpg"), seed=i)
+    with open(os.path.join(root, "classes.txt"), "w") as file:
+        file.writelines(f"{domain}_{key} {label}\n" for label, (domain, key, _, _)
+                        in enumerate(inputs.classes(sizes["classes"])))
+    write_pickle(weights, inputs.clip_state(sizes["model"]))
+    write_checkpoints(sizes, config, folder)
+    side = inputs.MODELS[sizes["model"]]["image_size"]
+    random_views = Views(Preprocess(side), sizes["views"] - 1, config.mta.scale, config.seed,
+                         whole_first=False)
+    paths = list_images(os.path.join(root, config.data.test_dir))
+    np.save(os.path.join(folder, "boxes.npy"), boxes_of(random_views, paths))
+    return settings
+
+
+def write_checkpoints(sizes, config, folder):
+    """What train.py would leave, from random numbers of the same spread."""
+    random = np.random.RandomState(9)
+    model, preprocess = jclip.load(config.clip.weights)
+    lora.freeze(model)
+    classes = read_classes(os.path.join(config.data.root, config.data.classes))
+    C, D = len(classes) - sizes["new"], model.sizes.embed_dim
+    challenge = Challenge(classes, np.arange(C), np.arange(C, len(classes)), [], [])
+    words = jclip.tokenize(inputs.CONTEXT_WORDS)[0]
+    start = model.token_embedding(jt.array(words[1:words.argmax()])).numpy()  # (M, W)
+    contexts = start + random.normal(0, 0.01, (config.prompt.queue_length, *start.shape))
+    text = inputs.unit_rows(random.normal(size=(C, D)))
+    head = {"w": random.normal(size=(C, D)), "bias": np.zeros(C), "alpha": np.full(C, 30.0),
+            "scale": random.normal(1, 0.05, D), "shift": random.normal(0, 0.01, D), "text": text}
+    head = {name: values.astype(np.float32) for name, values in head.items()}
+    paths = list_images(os.path.join(config.data.root, config.data.test_dir))[:N_NOTED]
+    whole = np.stack([preprocess.pixels(decode(path)) for path in paths])[:, None]
+    noted = encode_views(model, whole)[:, 0].numpy()  # (N, 1, S, S, 3) -> (N, D)
+    tuned = {"lora": lora_state(sizes["model"], config.lora.rank),
+             "contexts": contexts.astype(np.float32)}
+    for name, content in (("prompt_lora.pkl", tuned), ("ood.pkl", {"features": noted}),
+                          ("head.pkl", {"head": head, "plain_head": head})):
+        save_checkpoint(os.path.join(folder, name), config, fingerprint(model), challenge,
+                        content)
+
+
+def lora_state(model, rank):
+    """`inputs.lora_weights` as `models.lora.load_lora_state` takes them."""
+    state = {}
+    for tower, (down, up) in inputs.lora_weights(model, rank).items():
+        for i in range(len(down)):
+            W = down.shape[-1]
+            state[f"{tower}.{i}.in_delta.down"] = down[i].reshape(-1, W)  # (3, R, W) -> (3R, W)
+            state[f"{tower}.{i}.in_delta.up"] = up[i]
+    return state
+
+
+def boxes_of(views, paths, size=(500, 375)):
+    """Where `Views` cuts its crops: int array (N, V, 5) of left, top, width, height, flip.
+
+    Args:
+        views: `Views` without the whole image.
+        paths: images of the same `size`.
+    """
+    boxes = []
+    for path in paths:
+        recorder = BoxRecorder(size)
+        with mock.patch.object(data.views, "decode", return_value=recorder):
+            flips = views.of(path)[:, 0, 0, 0]
+        boxes.append([(left, top, right - left, bottom - top, flip)
+                      for (left, top, right, bottom), flip in zip(recorder.boxes, flips)])
+    return np.array(boxes)
+
+
+class BoxRecorder:
+    """In the place of a PIL image: notes what is cut from it, and shows which way it is turned."""
+
+    def __init__(self, size):
+        self.size = size
+        self.boxes = []
+
+    def resize(self, size, resample, box):
+        self.boxes.append(box)
+        picture = np.zeros((*size, 3), np.uint8)
+        picture[:, -1] = 1  # at the left where mirrored
+        return picture
