@@ -38,7 +38,6 @@ from models.prompt import PromptLearner, class_features, classifier_features, ha
 from prompts import PromptLibrary
 
 
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", help="YAML file; by default what is here decides")

@@ -30,7 +30,7 @@ import numpy as np
 from jittor import nn
 from tqdm import trange
 
-from models.products import has_kernels
+from models.kernels import has_kernels
 
 # C++, one pass over the logits (N, C): cross-entropies and softmax − Y.
 _RESIDUALS = r"""

@@ -13,6 +13,8 @@ import jittor as jt
 import numpy as np
 import pytest
 
+from models import lp_plus_plus, mta
+from models.jclip import attention, layer_norm
 from models.jclip.model import CLIP
 from models.jclip.sizes import CLIPSizes, TowerSizes
 from tests.reference.weights import TOKENS, random_images, random_state
@@ -53,3 +55,11 @@ def images():
 def tokens():
     """Tokens of texts of unlike length: int32 (3, 24)."""
     return TOKENS.copy()
+
+
+@pytest.fixture(params=[True, False], ids=["kernels", "jittor"])
+def kernels(request, monkeypatch):
+    """With the kernels, and with Jittor's own operations in their place."""
+    for module in (attention, layer_norm, lp_plus_plus, mta):
+        monkeypatch.setattr(module, "has_kernels", lambda: request.param)
+    return request.param

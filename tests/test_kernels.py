@@ -4,16 +4,8 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models import lp_plus_plus, products
+from models import lp_plus_plus
 from models.jclip import attention, layer_norm
-
-
-@pytest.fixture(params=[True, False], ids=["kernels", "jittor"])
-def kernels(request, monkeypatch):
-    """With the kernels, and with Jittor's own operations in their place."""
-    for module in (products, attention, layer_norm, lp_plus_plus):
-        monkeypatch.setattr(module, "has_kernels", lambda: request.param)
-    return request.param
 
 
 def normal(*shape, seed=0):
@@ -91,15 +83,6 @@ def test_layer_norm_is_exact_where_the_mean_is_large(kernels):
     x = (1000 + normal(3, 64)).astype(np.float32)
     expected = plain_layer_norm(x.astype(np.float64), 1, 0)
     np.testing.assert_allclose(layer_norm.LayerNorm(64)(jt.array(x)).numpy(), expected, atol=1e-3)
-
-
-@pytest.mark.parametrize("B", [1, 5])
-def test_batched_products(kernels, B):
-    a, b = normal(B, 6, 9), normal(B, 9, 4, seed=1)
-    transposed = np.ascontiguousarray(b.transpose(0, 2, 1))
-    for result in (products.batched_product(jt.array(a), jt.array(b)),
-                   products.batched_product_transpose(jt.array(a), jt.array(transposed))):
-        np.testing.assert_allclose(result.numpy(), a @ b, atol=1e-5)
 
 
 def test_softmax_residuals(kernels):

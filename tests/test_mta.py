@@ -52,7 +52,7 @@ def run(views, texts, **settings):
 
 @pytest.mark.parametrize("settings", [{}, {"lambda_q": 0.0}, {"lambda_y": 1.0, "nearest": 0.6},
                                       {"n_rounds": 2, "n_steps": 1}])
-def test_equals_the_plain_version(views, unit_rows, settings):
+def test_equals_the_plain_version(kernels, views, unit_rows, settings):
     texts = unit_rows(7, 16, seed=3)
     mode, inlierness = run(views, texts, **settings)
     for i in range(len(views)):
@@ -68,7 +68,7 @@ def test_weights_sum_to_one_and_modes_have_unit_norm(views, unit_rows):
     assert (inlierness >= 0).all()
 
 
-def test_the_order_of_the_other_views_is_irrelevant(views, unit_rows):
+def test_the_order_of_the_other_views_is_irrelevant(kernels, views, unit_rows):
     texts = unit_rows(7, 16)
     order = np.r_[0, 1 + np.random.RandomState(0).permutation(views.shape[1] - 1)]
     mode, inlierness = run(views, texts)
@@ -93,7 +93,7 @@ def test_an_outlier_gets_little_weight(unit_rows):
     assert inlierness[0, 5] < 0.2 * np.delete(inlierness[0], 5).min()
 
 
-def test_one_view_and_equal_views_are_themselves(views, unit_rows):
+def test_one_view_and_equal_views_are_themselves(kernels, views, unit_rows):
     texts = unit_rows(7, 16)
     mode, inlierness = run(views[:, :1], texts)
     np.testing.assert_array_equal(mode, views[:, 0])

@@ -9,7 +9,7 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.products import SGEMM, has_kernels
+from models.kernels import SGEMM, has_kernels
 
 
 def self_attention(qkv, heads, causal=False):

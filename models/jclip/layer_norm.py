@@ -7,7 +7,7 @@ more pass; Jittor's fused loops read the whole array once for each sum.
 import jittor as jt
 from jittor import nn
 
-from models.products import has_kernels
+from models.kernels import has_kernels
 
 EPSILON = 1e-5
 

@@ -27,11 +27,11 @@ class Attention(nn.Module):
         self.in_proj_bias = jt.zeros((3 * width,))
         self.out_proj = nn.Linear(width, width)
 
-    def execute(self, x, causal=False):
+    def execute(self, x, causal=False, kept=None):
         qkv = nn.matmul_transpose(x, self.in_proj_weight) + self.in_proj_bias  # -> (B, L, 3D)
         if self.in_delta is not None:
             qkv = qkv + self.in_delta(x)
-        mixed = self_attention(qkv, self.heads, causal)
+        mixed = _tokens(self_attention(qkv, self.heads, causal), kept)
         if self.out_delta is not None:
             return self.out_proj(mixed) + self.out_delta(mixed)
         return self.out_proj(mixed)
@@ -68,8 +68,8 @@ class Block(nn.Module):
         self.mlp = MLP(width, 4 * width, activation)
         self.ln_2 = LayerNorm(width)
 
-    def execute(self, x, causal=False):
-        x = x + self.attn(self.ln_1(x), causal)
+    def execute(self, x, causal=False, kept=None):
+        x = _tokens(x, kept) + self.attn(self.ln_1(x), causal, kept)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -80,10 +80,20 @@ class Transformer(nn.Module):
         self.resblocks = nn.ModuleList([Block(sizes.width, sizes.heads, activation)
                                         for _ in range(sizes.layers)])
 
-    def execute(self, x, causal=False):
-        for block in self.resblocks:
+    def execute(self, x, kept, causal=False):
+        """-> (B, D): of each row the token at `kept`, int array (B,).
+
+        Nothing else is wanted of the last block, so most of it works on that token alone.
+        """
+        *blocks, last = self.resblocks
+        for block in blocks:
             x = block(x, causal)
-        return x
+        return last(x, causal, kept)
+
+
+def _tokens(x, kept):
+    """(B, L, D) -> (B, D), the token of each row at `kept`; x itself if that is None."""
+    return x if kept is None else x[jt.arange(len(kept)), jt.array(kept)]
 
 
 class VisionTransformer(nn.Module):
@@ -106,8 +116,8 @@ class VisionTransformer(nn.Module):
         x = x.reshape(B, W, -1).permute(0, 2, 1)  # (B, W, g, g) -> (B, g*g, W)
         first = self.class_embedding.broadcast((B, 1, W))
         x = jt.concat([first, x], dim=1) + self.positional_embedding  # (B, 1 + g*g, W)
-        x = self.transformer(self.ln_pre(x))
-        return jt.matmul(self.ln_post(x[:, 0]), self.proj)  # (B, 1 + g*g, W) -> (B, D)
+        x = self.transformer(self.ln_pre(x), kept=np.zeros(B, np.int32))  # -> (B, W)
+        return jt.matmul(self.ln_post(x), self.proj)
 
 
 class CLIP(nn.Module):
@@ -156,9 +166,8 @@ class CLIP(nn.Module):
 
     def encode_embeddings(self, embeddings, ends):
         """Token embeddings (B, L, W) and end-of-text positions (B,), int -> features (B, D)."""
-        B, L, _ = embeddings.shape
-        x = self.transformer(embeddings + self.positional_embedding[:L], causal=True)
-        x = x[jt.arange(B), jt.array(np.asarray(ends, np.int32))]  # (B, L, W) -> (B, W)
+        x = embeddings + self.positional_embedding[:embeddings.shape[1]]
+        x = self.transformer(x, kept=np.asarray(ends, np.int32), causal=True)  # -> (B, W)
         return jt.matmul(self.ln_final(x), self.text_projection)
 
     def execute(self, images, tokens):
