@@ -41,14 +41,15 @@ def mta(image_features, text_features, logit_scale, lambda_y=0.2, lambda_q=4.0, 
     B, V, D = image_features.shape
     if V == 1:
         return image_features[:, 0], jt.ones((B, 1))
-    logits = logit_scale * nn.matmul_transpose(image_features.reshape(B * V, D), text_features)
+    cosines = nn.matmul_transpose(image_features.reshape(B * V, D), text_features)  # (B*V, C)
     n_nearest = max(1, int(nearest * (V - 1)))
     if has_kernels():
-        return jt.code([(B, D), (B, V)], [image_features.dtype] * 2, [image_features, logits],
+        return jt.code([(B, D), (B, V)], [image_features.dtype] * 2, [image_features, cosines],
                        cpu_header=_HEADER, cpu_src=_MTA,
                        data={"lambda_y": lambda_y, "lambda_q": lambda_q, "n_nearest": n_nearest,
-                             "n_rounds": n_rounds, "n_steps": n_steps})
-    predictions = nn.softmax(logits, dim=-1).reshape(B, V, -1)  # (B*V, C) -> (B, V, C)
+                             "n_rounds": n_rounds, "n_steps": n_steps,
+                             "logit_scale": logit_scale})
+    predictions = nn.softmax(logit_scale * cosines, dim=-1).reshape(B, V, -1)
     agreement = nn.bmm_transpose(predictions, predictions)  # (B, V, V)
     # The mode is a weighted sum of the views, so its cosines with them need their Gram matrix
     # alone: no step below works on D channels.
@@ -112,7 +113,8 @@ _MTA = r"""
             const float* views = in0_p + b * V * D;
             float *mode = out0_p + b * D, *inlierness = out1_p + b * V;
             for (int64_t v = 0; v < V; v++)
-                softmax(in1_p + (b * V + v) * C, &predictions[v * C], C, 1);
+                softmax(in1_p + (b * V + v) * C, &predictions[v * C], C,
+                        data["logit_scale"]);
             dnnl_sgemm('N', 'T', V, V, C, 1.0f, predictions.data(), C, predictions.data(), C, 0.0f,
                        agreement.data(), V);
             dnnl_sgemm('N', 'T', V, V, D, 1.0f, views, D, views, D, 0.0f, gram.data(), V);

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from models import lp_plus_plus, mta
-from models.jclip import attention, layer_norm
+from models.jclip import attention, layer_norm, model
 from models.jclip.model import CLIP
 from models.jclip.sizes import CLIPSizes, TowerSizes
 from tests.reference.weights import TOKENS, random_images, random_state
@@ -60,6 +60,6 @@ def tokens():
 @pytest.fixture(params=[True, False], ids=["kernels", "jittor"])
 def kernels(request, monkeypatch):
     """With the kernels, and with Jittor's own operations in their place."""
-    for module in (attention, layer_norm, lp_plus_plus, mta):
+    for module in (attention, layer_norm, lp_plus_plus, model, mta):
         monkeypatch.setattr(module, "has_kernels", lambda: request.param)
     return request.param

@@ -14,6 +14,21 @@ from models.jclip.attention import self_attention
 from models.jclip.layer_norm import LayerNorm
 from models.jclip.resnet import ModifiedResNet
 from models.jclip.sizes import ResNetSizes
+from models.kernels import has_kernels
+
+FEW_ROWS = 100
+
+
+def linear(x, weight, bias):
+    """x Wᵀ + b for x (…, D) and W (E, D).
+
+    oneDNN shares the rows of a product among the threads; a few rows of x keep them busy less
+    well than the many of W, so then it is W xᵀ that is computed.
+    """
+    if math.prod(x.shape[:-1]) > FEW_ROWS or not has_kernels():
+        return nn.matmul_transpose(x, weight) + bias
+    product = nn.matmul_transpose(weight, x.reshape(-1, x.shape[-1]))
+    return product.transpose(1, 0).reshape(*x.shape[:-1], -1) + bias
 
 
 class Attention(nn.Module):
@@ -28,13 +43,12 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def execute(self, x, causal=False, kept=None):
-        qkv = nn.matmul_transpose(x, self.in_proj_weight) + self.in_proj_bias  # -> (B, L, 3D)
+        qkv = linear(x, self.in_proj_weight, self.in_proj_bias)  # -> (B, L, 3D)
         if self.in_delta is not None:
             qkv = qkv + self.in_delta(x)
         mixed = _tokens(self_attention(qkv, self.heads, causal), kept)
-        if self.out_delta is not None:
-            return self.out_proj(mixed) + self.out_delta(mixed)
-        return self.out_proj(mixed)
+        out = linear(mixed, self.out_proj.weight, self.out_proj.bias)
+        return out if self.out_delta is None else out + self.out_delta(mixed)
 
 
 def quick_gelu(x):
@@ -56,7 +70,8 @@ class MLP(nn.Module):
         self.activation = {"quick_gelu": quick_gelu, "gelu": gelu}[activation]
 
     def execute(self, x):
-        return self.c_proj(self.activation(self.c_fc(x)))
+        x = self.activation(linear(x, self.c_fc.weight, self.c_fc.bias))
+        return linear(x, self.c_proj.weight, self.c_proj.bias)
 
 
 class Block(nn.Module):
