@@ -164,14 +164,11 @@ def tune(model, learner, preprocess, paths, labels, prompts, config):
                                          config.lora.min_lr)
             targets = labels[order[indices]]
             drawn = np.stack([rows[random.randint(len(rows))] for rows in tokens])
-            image_features = unit_norm(model.encode_image(normalise(pixels[:, 0])))
-            logits = [logit_scale * nn.matmul_transpose(image_features, text_features)
-                      for text_features in (learner.text_features(model),
-                                            unit_norm(model.encode_text(drawn)))]  # (B, C)
-            loss = sum(nn.cross_entropy_loss(each, jt.array(targets)) for each in logits) / 2
+            loss, logits = step_loss(model, learner, normalise(pixels[:, 0]), drawn, targets,
+                                     logit_scale)
             optimizer.step(loss)
             losses.append(float(loss.item()))
-            n_correct += int((sum(logits).numpy().argmax(axis=1) == targets).sum())
+            n_correct += int((logits.numpy().argmax(axis=1) == targets).sum())
             bar.set_postfix(loss=f"{np.mean(losses):.3f}")
             step += 1
         log(f"epoch {epoch + 1}: loss {np.mean(losses):.4f}, "
@@ -179,6 +176,28 @@ def tune(model, learner, preprocess, paths, labels, prompts, config):
         if epoch < config.prompt.epochs and (epoch + 1) % config.prompt.queue_every == 0:
             queue.push(learner.context)
     return queue.contexts()
+
+
+def step_loss(model, learner, images, drawn, targets, logit_scale):
+    """The loss of a batch: the mean over the learned and a handcrafted prompt of each class.
+
+    Args:
+        model: CLIP. learner: `PromptLearner` of the classes.
+        images: Var (B, 3, S, S).
+        drawn: int32 array (C, L), tokens of the handcrafted prompts.
+        targets: int array (B,).
+        logit_scale: float.
+
+    Returns:
+        loss: Var (1,), cross-entropy.
+        logits: Var (B, C), the sum of both prompts'.
+    """
+    image_features = unit_norm(model.encode_image(images))
+    logits = [logit_scale * nn.matmul_transpose(image_features, text_features)
+              for text_features in (learner.text_features(model),
+                                    unit_norm(model.encode_text(drawn)))]  # (B, C)
+    loss = sum(nn.cross_entropy_loss(each, jt.array(targets)) for each in logits) / 2
+    return loss, sum(logits)
 
 
 def training_features(model, preprocess, paths, config, stage_1_path):

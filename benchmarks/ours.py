@@ -14,18 +14,18 @@ runtime.prepare()
 
 import jittor as jt
 import numpy as np
-from jittor import nn
 
 from benchmarks import inputs
 from benchmarks.generated import boxes_of, lora_state, script
 from data.views import Views, read_ahead
 from models import lora
-from models.jclip.model import CLIP, unit_norm
+from models.jclip.model import CLIP
 from models.jclip.preprocess import STD, Preprocess, normalise
 from models.jclip.sizes import sizes_of
 from models.lp_plus_plus import LPPlusPlus
 from models.mta import mta
 from models.prompt import PromptLearner, class_features, tokenize_prompts
+from train import step_loss
 
 
 def clip(model):
@@ -87,11 +87,7 @@ def training_step(sizes, folder):
     drawn, scale = tokenize_prompts(model, texts), model.scale()
 
     def run():
-        image_features = unit_norm(model.encode_image(batch))
-        logits = [scale * nn.matmul_transpose(image_features, text_features)
-                  for text_features in (learner.text_features(model),
-                                        unit_norm(model.encode_text(drawn)))]  # (B, C)
-        loss = sum(nn.cross_entropy_loss(each, jt.array(labels)) for each in logits) / 2
+        loss, _ = step_loss(model, learner, batch, drawn, labels, scale)
         optimizer.step(loss)
         jt.sync([learner.context, *lora.parameters(layers)])
         return loss.item()

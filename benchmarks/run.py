@@ -18,6 +18,7 @@ import sys
 import tempfile
 
 import numpy as np
+from tqdm import tqdm, trange
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -199,7 +200,7 @@ def measure(name, sizes, workers, folder, n_pairs):
     measured = {"name": name, "sizes": sizes, "target": pair.target, "unit": pair.unit,
                 "tolerance": pair.tolerance}
     results = {}
-    for side, worker in workers.items():
+    for side, worker in tqdm(workers.items(), f"{name}, first run", unit="side"):
         answer = worker.ask("prepare", name=name, sizes=sizes, folder=folder)
         measured.setdefault("flops", answer["flops"])  # ours comes first
         path = os.path.join(folder, f"{side}.npz")
@@ -213,7 +214,7 @@ def measure(name, sizes, workers, folder, n_pairs):
             for _ in range(pair.warm_ups):
                 worker.ask("time")
         seconds = {side: [] for side in workers}
-        for _ in range(n_pairs):
+        for _ in trange(n_pairs, desc=name, unit="pair"):
             for side, worker in workers.items():
                 seconds[side].append(worker.ask("time", name=name)["seconds"])
         measured["seconds"] = seconds

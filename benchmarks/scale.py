@@ -1,0 +1,127 @@
+"""Cost against size: classes, views and test images.
+
+    python benchmarks/scale.py [classes] [views] [images]
+
+classes: seconds of the text features of all classes, and of the labels of 1,000 images, with
+ViT-B/32's sizes. views: seconds to encode and merge (MTA) the views of 8 images, with the sample
+set's CLIP. images: seconds and peak memory of test.py with 2 views, with copies of the sample
+set's test images. Prints a table each; the last column is the cost per unit against the first
+row's, 1.0 or less where the cost is linear or better.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from models import runtime
+
+runtime.prepare()
+
+import jittor as jt
+import numpy as np
+
+from benchmarks.inputs import LOGIT_SCALE, unit_rows
+from benchmarks.ours import clip
+from configs import SAMPLE, load_config
+from data.sample import ensure_sample
+from models import jclip
+from models.features import encode_views, mta_features
+from models.prompt import class_features
+from prompts import PromptLibrary
+
+CLASSES = (50, 200, 1000, 4000)
+VIEWS = (1, 4, 16, 64, 256, 512)
+IMAGES = (100, 1000, 10000)
+REPEATS = 3
+
+
+def main():
+    wanted = sys.argv[1:] or ["classes", "views", "images"]
+    if "classes" in wanted:
+        table("classes", by_classes())
+    if "views" in wanted:
+        table("views", by_views())
+    if "images" in wanted:
+        table("images", by_images())
+
+
+def by_classes():
+    """(C, seconds, what else) for each number of classes."""
+    model = clip("ViT-B/32")
+    library = PromptLibrary(os.path.join(ROOT, "prompts"))
+    texts = [text for both in library.enlarged_prompts([], 2) for text in both]
+    images = jt.array(unit_rows(np.random.RandomState(0).normal(size=(1000, 512))))
+    for C in CLASSES:
+        prompts = [[text] for text in texts[:C]]
+
+        def run(prompts=prompts):
+            text = class_features(model, prompts)
+            jt.sync([jt.nn.matmul_transpose(images, text)], True)
+
+        yield C, median_seconds(run), ""
+
+
+def by_views():
+    """(V, seconds, what else) for each number of views."""
+    model, preprocess = jclip.load(load_config(os.path.join(ROOT, SAMPLE)).clip.weights)
+    settings, S, random = load_config().mta, preprocess.image_size, np.random.RandomState(0)
+    text = jt.array(unit_rows(random.normal(size=(403, model.sizes.embed_dim))))
+    for V in VIEWS:
+        pixels = random.randint(0, 256, (8, V, S, S, 3), np.uint8)
+        yield V, median_seconds(lambda pixels=pixels: mta_features(
+            encode_views(model, pixels), text, LOGIT_SCALE, settings)), ""
+
+
+def by_images():
+    """(N, seconds, peak memory) for each number of test images."""
+    sample = load_config(os.path.join(ROOT, SAMPLE)).data.root
+    ensure_sample(sample)
+    pictures = sorted(os.listdir(os.path.join(sample, "TestSetB")))
+    for N in IMAGES:
+        with tempfile.TemporaryDirectory() as folder:
+            for i in range(N):
+                name = pictures[i % len(pictures)]
+                shutil.copy(os.path.join(sample, "TestSetB", name),
+                            os.path.join(folder, f"{i}.jpg"))
+            start = time.time()
+            child = subprocess.Popen(
+                [sys.executable, "test.py", "--config", SAMPLE, "--output", f"{folder}.txt",
+                 f"data.test_dir={folder}", "data.labels=null", "mta.views=2"], cwd=ROOT,
+                stderr=subprocess.DEVNULL)
+            _, status, usage = os.wait4(child.pid, 0)
+            seconds = time.time() - start
+            os.remove(f"{folder}.txt")
+        if status:
+            sys.exit(f"test.py ended with status {status}")
+        yield N, seconds, f"{usage.ru_maxrss / 2 ** 20:.2f} GiB"
+
+
+def median_seconds(run):
+    """Of some runs, after one that compiles."""
+    run()
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def table(what, rows):
+    """Print rows (size, seconds, more) with the cost per unit against the first row's."""
+    print(f"\n| {what} | seconds | peak memory | cost per unit |\n| --- | --- | --- | --- |")
+    first = None
+    for size, seconds, more in rows:
+        first = first or seconds / size
+        print(f"| {size} | {seconds:.3g} | {more} | {seconds / size / first:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    main()
