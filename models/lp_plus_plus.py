@@ -151,8 +151,9 @@ class LPPlusPlus:
         U = self._prototypes(T)
         weights = jt.concat([U * self.scale, self._offset(U).unsqueeze(1)], dim=1)  # (C, D + 1)
         losses, G = _softmax_residuals(nn.matmul_transpose(F1, weights), labels)
-        # One product for Z and g: Gᵀ (F, 1).
-        product = (G.unsqueeze(2) * F1.unsqueeze(1)).sum(dim=0) / N  # -> (C, D + 1)
+        # One product for Z and g: Gᵀ (F, 1), in the form in which Jittor knows a product.
+        shape = [N, *weights.shape]
+        product = (G.broadcast(shape, [2]) * F1.broadcast(shape, [1])).sum(dim=0) / N  # (C, D + 1)
         Z, g = product[:, :D], product[:, D]
         dU = Z * self.scale + g.unsqueeze(1) * self.shift
         gradients = {"w": dU, "bias": g, "scale": (U * Z).sum(dim=0),
