@@ -58,8 +58,6 @@ def class_features(model, prompts, batch_size=256):
     return unit_norm(jt.array(means))
 
 
-
-
 def handcrafted_prompts(library, class_names, settings):
     """The handcrafted prompts of classes.
 
