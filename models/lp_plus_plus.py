@@ -30,7 +30,7 @@ import numpy as np
 from jittor import nn
 from tqdm import trange
 
-from models.kernels import has_kernels
+from models.kernels import SOFTMAX, has_kernels
 
 # C++, one pass over the logits (N, C): cross-entropies and softmax − Y.
 _RESIDUALS = r"""
@@ -38,12 +38,9 @@ _RESIDUALS = r"""
     #pragma omp parallel for
     for (int64_t i = 0; i < N; i++) {
         const float* x = in0_p + i * C;
-        float top = x[0], sum = 0, *y = out1_p + i * C;
-        for (int64_t k = 1; k < C; k++) top = std::max(top, x[k]);
-        for (int64_t k = 0; k < C; k++) { y[k] = std::exp(x[k] - top); sum += y[k]; }
-        for (int64_t k = 0; k < C; k++) y[k] /= sum;
+        float* y = out1_p + i * C;
+        out0_p[i] = softmax(x, y, C) - x[in1_p[i]];
         y[in1_p[i]] -= 1;
-        out0_p[i] = std::log(sum) + top - x[in1_p[i]];
     }
 """
 
@@ -211,8 +208,7 @@ def _softmax_residuals(logits, labels):
     if has_kernels():
         N, C = logits.shape
         return jt.code([(N,), (N, C)], [logits.dtype] * 2, [logits, labels],
-                       cpu_header="#include <algorithm>\n#include <cmath>",
-                       cpu_src=_RESIDUALS)
+                       cpu_header=SOFTMAX, cpu_src=_RESIDUALS)
     log_p = nn.log_softmax(logits, dim=1)
     Y = (labels.unsqueeze(1) == jt.arange(logits.shape[1])).float32()
     return -(Y * log_p).sum(dim=1), jt.exp(log_p) - Y

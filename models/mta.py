@@ -15,7 +15,7 @@ import jittor as jt
 from jittor import nn
 
 from models.jclip.model import unit_norm
-from models.kernels import SGEMM, has_kernels
+from models.kernels import SGEMM, SOFTMAX, has_kernels
 
 
 def mta(image_features, text_features, logit_scale, lambda_y=0.2, lambda_q=4.0, nearest=0.3,
@@ -79,16 +79,8 @@ def mta(image_features, text_features, logit_scale, lambda_y=0.2, lambda_q=4.0, 
 
 # C++: the same steps for an image at a time, images in parallel, all that they read and write
 # in the processor's cache.
-_HEADER = SGEMM + r"""
-#include <algorithm>
-#include <cmath>
+_HEADER = SGEMM + SOFTMAX + r"""
 #include <vector>
-static void softmax(const float* x, float* y, int64_t n, float factor) {
-    float top = x[0], sum = 0;
-    for (int64_t i = 1; i < n; i++) top = std::max(top, x[i]);
-    for (int64_t i = 0; i < n; i++) { y[i] = std::exp((x[i] - top) * factor); sum += y[i]; }
-    for (int64_t i = 0; i < n; i++) y[i] /= sum;
-}
 // y = A x for a symmetric A (n, n).
 static void product(const float* A, const float* x, float* y, int64_t n) {
     std::fill(y, y + n, 0.0f);

@@ -9,7 +9,7 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.kernels import SGEMM, has_kernels
+from models.kernels import SGEMM, SOFTMAX, has_kernels
 
 
 def self_attention(qkv, heads, causal=False):
@@ -50,9 +50,7 @@ class _HeadByHead(jt.Function):
 
 
 # C++. `row` is the step from a token to the next in qkv.
-_SHARES = SGEMM + r"""
-#include <algorithm>
-#include <cmath>
+_SHARES = SGEMM + SOFTMAX + r"""
 #include <vector>
 // Shares (L, L) of one head: softmax of q kT, of the keys up to the query if causal.
 static void attention_shares(const float* q, const float* k, int64_t row, int64_t L, int64_t d,
@@ -61,11 +59,7 @@ static void attention_shares(const float* q, const float* k, int64_t row, int64_
     for (int64_t i = 0; i < L; i++) {
         float* x = s + i * L;
         int64_t n = causal ? i + 1 : L;
-        float top = x[0], sum = 0;
-        for (int64_t j = 1; j < n; j++) top = std::max(top, x[j]);
-        for (int64_t j = 0; j < n; j++) { x[j] = std::exp(x[j] - top); sum += x[j]; }
-        float scale = 1 / sum;
-        for (int64_t j = 0; j < n; j++) x[j] *= scale;
+        softmax(x, x, n);
         for (int64_t j = n; j < L; j++) x[j] = 0;
     }
 }
