@@ -9,6 +9,7 @@ the tuned text, the zero-shot text and the head, new ones zero-shot labels.
 """
 
 import argparse
+import functools
 import os
 import sys
 from typing import NamedTuple
@@ -29,12 +30,15 @@ from data.sample import ensure_sample
 from data.submission import N_LABELS
 from data.views import Views, view_batches
 from models import jclip, lora
-from models.checkpoint import fingerprint, load_checkpoint
+from models.checkpoint import fingerprint, load_checkpoint, made_with
 from models.features import encode_views, mta_features
+from models.jclip.model import unit_norm
 from models.jclip.weights import write_atomically
+from models.lock import output_lock
 from models.lp_plus_plus import LPPlusPlus
 from models.ood import base_score
 from models.prompt import PromptLearner, class_features, classifier_features, handcrafted_prompts
+from models.shards import Shards, files_checksum
 from prompts import PromptLibrary
 
 
@@ -44,6 +48,8 @@ def main():
     parser.add_argument("--output", default="result.txt", help="file to write")
     parser.add_argument("--labels", help="lines 'image label': also print accuracies")
     parser.add_argument("--ablate", action="store_true", help="with --labels: part by part")
+    parser.add_argument("--restart", action="store_true",
+                        help="start over instead of going on from where a stopped run was")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
     arguments = parser.parse_intermixed_args()
     config = load_config(config_path(arguments.config), arguments.overrides)
@@ -62,11 +68,18 @@ def main():
     paths = list_images(os.path.join(root, config.data.test_dir))
     labels = labels_of(paths, labels_path, len(classes))
     trained = load_trained(config, classes)
-    seen = look_at(paths, trained, config, everything=arguments.ablate)
-    rankings = rank(trained, seen, config.fusion)
-    lines = [" ".join([os.path.basename(path), *map(str, ranking)]) + "\n"
-             for path, ranking in zip(paths, rankings)]
-    write_atomically(arguments.output, "".join(lines).encode())
+    with output_lock(f"{arguments.output}.lock"):
+        shards = Shards(config.output.cache_dir, "test_images",
+                        [trained.origin, config.mta.to_dict(), config.seed, arguments.ablate],
+                        paths, config.test.batch_size)
+        if arguments.restart:
+            shards.remove()
+        seen = look_at(shards, trained, config, everything=arguments.ablate)
+        rankings = rank(trained, seen, config.fusion)
+        lines = [" ".join([os.path.basename(path), *map(str, ranking)]) + "\n"
+                 for path, ranking in zip(paths, rankings)]
+        write_atomically(arguments.output, "".join(lines).encode())
+        shards.remove()
     n_base = int(seen.is_base.sum())
     log(f"{arguments.output}: {len(paths)} images, {n_base} taken for base classes")
     if labels is not None:
@@ -88,6 +101,7 @@ class Trained(NamedTuple):
         tuned_text: Var (C_base, D), tuned CLIP with the queue's prompts.
         head, plain_head: `LPPlusPlus`, the second without channel re-weighting.
         threshold: base_score from which an image counts as base.
+        origin: plain values that tell everything above.
     """
 
     original: object
@@ -104,19 +118,23 @@ class Trained(NamedTuple):
     head: LPPlusPlus
     plain_head: LPPlusPlus
     threshold: float
+    origin: tuple
 
 
 def load_trained(config, classes):
     """The original CLIP and what train.py left in the checkpoint folder."""
+    files = []
+
     def checkpoint(name, keys):
         path = os.path.join(config.output.checkpoint_dir, name)
         if not os.path.isfile(path):
             raise UserError(f"no trained weights at {path}; run train.py with this config first")
-        return path, load_checkpoint(path, config, clip, classes, keys)
+        files.append(path)
+        return path, load_checkpoint(path, present, keys)
 
     original, preprocess = jclip.load(config.clip.weights)
     lora.freeze(original)
-    clip = fingerprint(original)
+    present = made_with(config, fingerprint(original), classes)
     path, stage_1 = checkpoint("prompt_lora.pkl", ("prompts", "prompt", "lora", "train"))
     _, heads = checkpoint("head.pkl", ("prompts", "prompt", "lora", "train", "head"))
     _, noted = checkpoint("ood.pkl", ("prompts",))
@@ -138,7 +156,9 @@ def load_trained(config, classes):
         queue_text=classifier_features(original, learner, contexts, base_prompts, weight),
         tuned_text=classifier_features(tuned, learner, contexts, base_prompts, weight),
         head=LPPlusPlus.from_state(heads["head"]),
-        plain_head=LPPlusPlus.from_state(heads["plain_head"]), threshold=0.0)
+        plain_head=LPPlusPlus.from_state(heads["plain_head"]), threshold=0.0,
+        origin=(present["clip"], files_checksum(files), prompts, config.prompt.to_dict(),
+                config.ood.to_dict(), config.prompts.enlarged))
     return trained._replace(threshold=base_threshold(trained, noted["features"], config.ood))
 
 
@@ -175,48 +195,53 @@ class Seen(NamedTuple):
     """What the models made of the test images.
 
     Attributes:
-        whole, tuned_whole: arrays (N, D), view 0 by the original and the tuned CLIP.
-        modes, tuned_modes: arrays (N, D), MTA's features by either.
+        modes, tuned_modes: arrays (N, D), MTA's features by the original and the tuned CLIP.
         scores: array (N,), `base_score`. is_base: bool array (N,).
+        whole, tuned_whole: arrays (N, D), view 0 by either; None unless `everything` is seen.
     """
 
-    whole: np.ndarray
     modes: np.ndarray
-    tuned_whole: np.ndarray
     tuned_modes: np.ndarray
     scores: np.ndarray
     is_base: np.ndarray
+    whole: np.ndarray = None
+    tuned_whole: np.ndarray = None
 
 
-def look_at(paths, trained, config, everything):
+def look_at(shards, trained, config, everything):
     """Features and base/new decision of the test images.
 
     An image that cannot be decoded is seen as the mean of all texts: its labels come from the
     text alone. The tuned model sees base images only, unless `everything` is asked for.
     """
-    N = len(paths)
-    zero_shot, tuned = (text.mean(dim=0, keepdims=True).numpy()
+    zero_shot, tuned = (unit_norm(text.mean(dim=0, keepdims=True)).numpy()
                         for text in (trained.zero_shot_text, trained.tuned_text))
-    whole, tuned_whole = (np.repeat(mean / np.linalg.norm(mean), N, axis=0)
-                          for mean in (zero_shot, tuned))
-    modes, tuned_modes = whole.copy(), tuned_whole.copy()
-    scores = scores_of(trained, jt.array(modes[:1]), config.ood).repeat(N)
+    otherwise = {"modes": zero_shot, "tuned_modes": tuned,
+                 "scores": scores_of(trained, jt.array(zero_shot), config.ood)}
+    if everything:
+        otherwise.update(whole=zero_shot, tuned_whole=tuned)
+
+    def look(pixels):
+        """A batch's rows of what `otherwise` has."""
+        B = len(pixels)
+        seen = {name: np.repeat(row, B, axis=0) for name, row in otherwise.items()}
+        features = encode_views(trained.original, pixels[:, :config.mta.zero_shot_views])
+        seen["modes"] = mta_features(features, trained.zero_shot_text, trained.scale, config.mta)
+        seen["scores"] = scores_of(trained, jt.array(seen["modes"]), config.ood)
+        wanted = everything | (seen["scores"] >= trained.threshold)
+        if wanted.any():
+            tuned_features = encode_views(trained.tuned, pixels[wanted])
+            seen["tuned_modes"][wanted] = mta_features(tuned_features, trained.tuned_text,
+                                                       trained.scale, config.mta)
+        if everything:
+            seen.update(whole=features[:, 0].numpy(), tuned_whole=tuned_features[:, 0].numpy())
+        return seen
 
     views = Views(trained.preprocess, config.mta.views, config.mta.scale, config.seed)
-    for indices, pixels, _ in view_batches(views, paths, config.test.batch_size, config.workers,
-                                           "test images"):
-        features = encode_views(trained.original, pixels[:, :config.mta.zero_shot_views])
-        whole[indices] = features[:, 0].numpy()
-        modes[indices] = mta_features(features, trained.zero_shot_text, trained.scale,
-                                      config.mta)
-        scores[indices] = scores_of(trained, jt.array(modes[indices]), config.ood)
-        wanted = everything | (scores[indices] >= trained.threshold)
-        if wanted.any():
-            features = encode_views(trained.tuned, pixels[wanted])
-            tuned_whole[indices[wanted]] = features[:, 0].numpy()
-            tuned_modes[indices[wanted]] = mta_features(features, trained.tuned_text,
-                                                        trained.scale, config.mta)
-    return Seen(whole, modes, tuned_whole, tuned_modes, scores, scores >= trained.threshold)
+    batches = functools.partial(view_batches, views, batch_size=config.test.batch_size,
+                                n_threads=config.workers, description="test images")
+    found = shards.compute(batches, look, {name: row[0] for name, row in otherwise.items()})
+    return Seen(is_base=found["scores"] >= trained.threshold, **found)
 
 
 def base_logits(trained, features, tuned_features, fusion, head):
@@ -286,4 +311,4 @@ def log(text):
 
 if __name__ == "__main__":
     show_warnings_in_one_line()
-    run_script(main)
+    run_script(main, "run the same command again; it goes on after the last finished part")

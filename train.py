@@ -10,7 +10,7 @@ Without --stage it does both.
 """
 
 import argparse
-import hashlib
+import functools
 import math
 import os
 import sys
@@ -29,10 +29,11 @@ from data.challenge import load_challenge
 from data.sample import ensure_sample
 from data.views import Views, decode, read_ahead, view_batches
 from models import jclip, lora
-from models.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from models.checkpoint import fingerprint, load_checkpoint, made_with, save_checkpoint
 from models.features import encode_views, mta_features
 from models.jclip.model import unit_norm
 from models.jclip.preprocess import normalise
+from models.lock import output_lock
 from models.lp_plus_plus import LPPlusPlus
 from models.prompt import (
     PromptLearner,
@@ -42,16 +43,16 @@ from models.prompt import (
     handcrafted_prompts,
     tokenize_prompts,
 )
+from models.shards import Shards, files_checksum
+from models.training_state import EpochStates, load_optimizer_state, optimizer_state
 from prompts import PromptLibrary
+
+# What a state or a checkpoint of stage 1 depends on.
+STAGE_1 = ("seed", "data.shots", "data.shots_file", "prompts", "prompt", "lora", "train")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", help="YAML file; by default what is here decides")
-    parser.add_argument("--stage", type=int, choices=(1, 2), help="only this one")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
-    arguments = parser.parse_intermixed_args()
-
+    arguments = parse()
     config = load_config(config_path(arguments.config), arguments.overrides)
     log(format_config(config))
     runtime.use_accelerator()
@@ -61,12 +62,10 @@ def main():
     challenge = challenge._replace(train=decodable(challenge, config.workers))
     log(f"{len(challenge.base)} base classes with {len(challenge.train)} images, "
         f"{len(challenge.new)} new classes")
-    np.random.seed(config.seed)
-    jt.set_global_seed(config.seed)
+    np.random.seed(config.seed)  # LoRA's start
 
     model, preprocess = jclip.load(config.clip.weights)
     lora.freeze(model)
-    clip = fingerprint(model)
     library = PromptLibrary(config.prompts.dir)
     base_classes = [challenge.classes[label] for label in challenge.base]
     prompts = handcrafted_prompts(library, base_classes, config.prompts)
@@ -74,28 +73,45 @@ def main():
     # Labels of the base classes alone, 0 … C-1; `challenge.base` leads back.
     labels = np.searchsorted(challenge.base, [sample.label for sample in challenge.train])
     paths = [sample.path for sample in challenge.train]
+    origin = made_with(config, fingerprint(model), challenge.classes, challenge.train)
 
-    def checkpoint(name):
-        return os.path.join(config.output.checkpoint_dir, name)
+    folder = config.output.checkpoint_dir
+    stage_1_path = os.path.join(folder, "prompt_lora.pkl")
+    with output_lock(os.path.join(folder, "train.lock")):
+        states = EpochStates(os.path.join(folder, "unfinished"), origin, STAGE_1)
+        if arguments.stage != 2:
+            if arguments.restart:
+                states.remove()
+            contexts = tune(model, learner, preprocess, paths, labels, prompts, config, states)
+            save_checkpoint(stage_1_path, origin,
+                            {"lora": lora.lora_state(model), "contexts": contexts})
+        if arguments.stage != 1:
+            require_finished(states)
+            stage_1 = load_checkpoint(stage_1_path, origin, STAGE_1)
+            tuned = lora.load_tuned(config.clip.weights, config.lora, stage_1["lora"],
+                                    stage_1_path)
+            text = classifier_features(tuned, learner, stage_1["contexts"], prompts,
+                                       config.prompt.queue_weight)
+            features = training_features(tuned, preprocess, paths, config, stage_1_path,
+                                         arguments.restart)
+            original, _ = jclip.load(config.clip.weights)
+            noted = base_image_features(original, origin["clip"], preprocess, paths, prompts,
+                                        config, arguments.restart)
+            heads = fit_heads(features, labels, text, tuned.scale(), config)
+            save_checkpoint(os.path.join(folder, "ood.pkl"), origin, {"features": noted})
+            save_checkpoint(os.path.join(folder, "head.pkl"), origin, heads)
+            states.remove()
 
-    if arguments.stage != 2:
-        contexts = tune(model, learner, preprocess, paths, labels, prompts, config)
-        save_checkpoint(checkpoint("prompt_lora.pkl"), config, clip, challenge,
-                        {"lora": lora.lora_state(model), "contexts": contexts})
-    if arguments.stage != 1:
-        path = checkpoint("prompt_lora.pkl")
-        stage_1 = load_checkpoint(path, config, clip, challenge.classes,
-                                  ("seed", "data.shots", "data.shots_file", "prompts",
-                                   "prompt", "lora", "train"))
-        tuned = lora.load_tuned(config.clip.weights, config.lora, stage_1["lora"], path)
-        text = classifier_features(tuned, learner, stage_1["contexts"], prompts,
-                                   config.prompt.queue_weight)
-        features = training_features(tuned, preprocess, paths, config, path)
-        heads = fit_heads(features, labels, text, tuned.scale(), config)
-        original, _ = jclip.load(config.clip.weights)
-        noted = base_image_features(original, preprocess, paths, prompts, config)
-        save_checkpoint(checkpoint("ood.pkl"), config, clip, challenge, {"features": noted})
-        save_checkpoint(checkpoint("head.pkl"), config, clip, challenge, heads)
+
+def parse():
+    """The command line's arguments."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", help="YAML file; by default what is here decides")
+    parser.add_argument("--stage", type=int, choices=(1, 2), help="only this one")
+    parser.add_argument("--restart", action="store_true",
+                        help="start over instead of going on from where a stopped run was")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
+    return parser.parse_intermixed_args()
 
 
 def decodable(challenge, n_threads):
@@ -110,7 +126,7 @@ def decodable(challenge, n_threads):
     return kept
 
 
-def tune(model, learner, preprocess, paths, labels, prompts, config):
+def tune(model, learner, preprocess, paths, labels, prompts, config, states):
     """Stage 1: train the learned prompt and LoRA, both in place.
 
     Args:
@@ -121,6 +137,7 @@ def tune(model, learner, preprocess, paths, labels, prompts, config):
         labels: int array (N,).
         prompts: list (C) of lists of handcrafted prompts.
         config: the run's.
+        states: `EpochStates`; a stopped training goes on from its newest.
 
     Returns:
         array (K, M, W), the contexts in the queue.
@@ -131,32 +148,35 @@ def tune(model, learner, preprocess, paths, labels, prompts, config):
         layers = lora.apply_lora(model, config.lora.encoder, config.lora.params,
                                  config.lora.rank, config.lora.alpha, config.lora.dropout,
                                  config.lora.positions)
+    else:
+        n_epochs = min(n_epochs, config.prompt.epochs)  # nothing learns after these
     learner.context.start_grad()
     groups = [{"params": [learner.context], "weight_decay": 0.0}]
     if layers:
         groups.append({"params": lora.parameters(layers),
                        "weight_decay": config.lora.weight_decay})
-    else:
-        n_epochs = min(n_epochs, config.prompt.epochs)  # nothing learns after these
     optimizer = jt.optim.AdamW(groups, lr=0.0)
     queue = PromptQueue(config.prompt.queue_length)
     queue.push(learner.context)
+    first = go_on(states, model, learner, optimizer, queue)
     tokens = [tokenize_prompts(model, texts) for texts in prompts]
     views = Views(preprocess, 1, settings.scale, config.seed, whole_first=False)
     logit_scale = model.scale()
     epoch_steps = math.ceil(len(labels) / settings.batch_size)
-    step = 0
 
     lora.set_dropout(model, True)
-    for epoch in range(n_epochs):
-        if epoch == config.prompt.epochs:
+    for epoch in range(first, n_epochs):
+        if epoch >= config.prompt.epochs:
             learner.context.stop_grad()  # the prompt has converged; LoRA has not
+        # Every epoch has its own seed, so that one who goes on here draws the same.
         random = np.random.RandomState([config.seed, epoch])
         order = random.permutation(len(labels))
+        jt.set_global_seed(random.randint(2 ** 30))  # dropout's
         losses, n_correct = [], 0
-        for indices, pixels, bar in view_batches(
-                views, [paths[i] for i in order], settings.batch_size, config.workers,
-                f"epoch {epoch + 1}/{n_epochs}", keys=[f"{epoch}/{i}" for i in order]):
+        batches = view_batches(views, [paths[i] for i in order], settings.batch_size,
+                               config.workers, f"epoch {epoch + 1}/{n_epochs}",
+                               keys=[f"{epoch}/{i}" for i in order])
+        for step, (indices, pixels, bar) in enumerate(batches, start=epoch * epoch_steps):
             groups[0]["lr"] = cosine(step, config.prompt.epochs * epoch_steps,
                                      config.prompt.lr, 0.0)
             if layers:
@@ -170,12 +190,36 @@ def tune(model, learner, preprocess, paths, labels, prompts, config):
             losses.append(float(loss.item()))
             n_correct += int((logits.numpy().argmax(axis=1) == targets).sum())
             bar.set_postfix(loss=f"{np.mean(losses):.3f}")
-            step += 1
         log(f"epoch {epoch + 1}: loss {np.mean(losses):.4f}, "
             f"training accuracy {100 * n_correct / len(labels):.1f} %")
         if epoch < config.prompt.epochs and (epoch + 1) % config.prompt.queue_every == 0:
             queue.push(learner.context)
+        states.save(epoch + 1, {
+            "n_epochs": n_epochs, "context": learner.context.numpy(), "queue": queue.contexts(),
+            "lora": lora.lora_state(model), "optimizer": optimizer_state(optimizer)})
     return queue.contexts()
+
+
+def go_on(states, model, learner, optimizer, queue):
+    """Take everything that learns from the newest state; the epochs done, 0 without one."""
+    state = states.newest()
+    if state is None:
+        return 0
+    learner.context.update(jt.array(state["context"]))
+    lora.load_lora_state(model, state["lora"], states.folder)
+    load_optimizer_state(optimizer, state["optimizer"])
+    for context in state["queue"]:
+        queue.push(context)
+    log(f"going on after epoch {state['epoch']} of {state['n_epochs']} ({states.folder})")
+    return state["epoch"]
+
+
+def require_finished(states):
+    """Refuse to go on to stage 2 from an earlier stage 1 while a newer one is half-way."""
+    state = states.newest()
+    if state is not None and state["epoch"] < state["n_epochs"]:
+        raise UserError(f"stage 1 was stopped after epoch {state['epoch']} of "
+                        f"{state['n_epochs']}; finish it first: train.py --stage 1")
 
 
 def step_loss(model, learner, images, drawn, targets, logit_scale):
@@ -200,26 +244,47 @@ def step_loss(model, learner, images, drawn, targets, logit_scale):
     return loss, sum(logits)
 
 
-def training_features(model, preprocess, paths, config, stage_1_path):
+def training_features(model, preprocess, paths, config, stage_1_path, restart):
     """Features (N, V, D) of random crops of the training images by the tuned model.
 
-    Kept in the cache folder under a name that tells the checkpoint, the images and the crops.
+    Kept in the cache folder under a name that tells the checkpoint and the crops.
     """
     views = Views(preprocess, config.head.views, config.train.scale, config.seed,
                   whole_first=False)
-    with open(stage_1_path, "rb") as file:
-        key = hashlib.sha1(file.read())
-    key.update(repr((paths, views.shape, views.scale, config.seed)).encode())
-    path = os.path.join(config.output.cache_dir, f"training_features_{key.hexdigest()[:16]}.npy")
-    if os.path.exists(path):
-        return np.load(path)
-    features = np.concatenate([
-        encode_views(model, pixels).numpy() for _, pixels, _ in
-        view_batches(views, paths, config.test.batch_size, config.workers, "tuned CLIP")])
-    os.makedirs(config.output.cache_dir, exist_ok=True)
-    np.save(f"{path}.tmp.npy", features)
-    os.replace(f"{path}.tmp.npy", path)
-    return features
+    shards = Shards(config.output.cache_dir, "training_features",
+                    [files_checksum([stage_1_path]), views.identity], paths,
+                    config.test.batch_size)
+    return features_of(shards, views, lambda pixels: encode_views(model, pixels).numpy(),
+                       config.workers, "tuned CLIP", restart)
+
+
+def base_image_features(model, clip, preprocess, paths, prompts, config, restart):
+    """MTA features (N, D) of the training images by the original CLIP, kept likewise.
+
+    They tell which scores base images have, so that test.py can choose its threshold.
+
+    Args:
+        clip: `fingerprint` of the model's weights.
+    """
+    text = class_features(model, prompts)
+    views = Views(preprocess, min(config.mta.views, config.mta.zero_shot_views),
+                  config.mta.scale, config.seed)
+    shards = Shards(config.output.cache_dir, "base_image_features",
+                    [clip, config.mta.to_dict(), prompts, views.identity], paths,
+                    config.test.batch_size)
+    return features_of(
+        shards, views,
+        lambda pixels: mta_features(encode_views(model, pixels), text, model.scale(), config.mta),
+        config.workers, "original CLIP", restart)
+
+
+def features_of(shards, views, encode, n_threads, description, restart):
+    """What `encode` makes of each image's views: of an earlier run, or computed now."""
+    if restart:
+        shards.remove()
+    batches = functools.partial(view_batches, views, batch_size=shards.batch_size,
+                                n_threads=n_threads, description=description)
+    return shards.compute(batches, lambda pixels: {"features": encode(pixels)})["features"]
 
 
 def fit_heads(features, labels, text, logit_scale, config):
@@ -244,20 +309,6 @@ def fit_heads(features, labels, text, logit_scale, config):
     return states
 
 
-def base_image_features(model, preprocess, paths, prompts, config):
-    """MTA features (N, D) of the training images by the original CLIP.
-
-    They tell which scores base images have, so that test.py can choose its threshold.
-    """
-    text = class_features(model, prompts)
-    views = Views(preprocess, min(config.mta.views, config.mta.zero_shot_views),
-                  config.mta.scale, config.seed)
-    features = [mta_features(encode_views(model, pixels), text, model.scale(), config.mta)
-                for _, pixels, _ in view_batches(views, paths, config.test.batch_size,
-                                                 config.workers, "original CLIP")]
-    return np.concatenate(features)
-
-
 def cosine(step, n_steps, start, end):
     """The cosine schedule at a step: `start` at 0, `end` at the last one and after it."""
     progress = min(1.0, step / max(1, n_steps - 1))
@@ -270,4 +321,4 @@ def log(text):
 
 if __name__ == "__main__":
     show_warnings_in_one_line()
-    run_script(main)
+    run_script(main, "run the same command again; it goes on after the last finished epoch or part")

@@ -80,6 +80,11 @@ class Views:
         S = self.preprocess.image_size
         return (self.n_views, S, S, 3)
 
+    @property
+    def identity(self):
+        """All that the views of an image depend on beside the image: plain values."""
+        return (*self.shape, self.scale, self.seed, self.whole_first)
+
     def of(self, path, key=None):
         """The views of an image file, uint8 (V, S, S, 3), or None if it cannot be decoded.
 

@@ -7,6 +7,7 @@ import numpy as np
 from configs import differences
 from models.errors import UserError
 from models.jclip.weights import read_pickle, write_pickle
+from models.shards import files_checksum
 
 
 def fingerprint(model):
@@ -17,44 +18,57 @@ def fingerprint(model):
     return checksum
 
 
-def save_checkpoint(path, config, clip, challenge, content):
-    """Write what was learned, with what it depends on.
+def made_with(config, clip, classes, samples=None):
+    """What a checkpoint depends on.
 
     Args:
-        path: `.pkl` file.
         config: the run's `Config`.
         clip: `fingerprint` of the original weights.
-        challenge: the `Challenge` trained on.
-        content: dict of arrays and plain containers.
+        classes: list of `ClassName` of the class file.
+        samples: list of `Sample` trained on; None where they are not known, in testing.
+
+    Returns:
+        dict of plain containers.
     """
-    write_pickle(path, {"config": config.to_dict(), "clip": clip, "base": challenge.base,
-                        "classes": [list(c) for c in challenge.classes], **content})
+    content = {"config": config.to_dict(), "clip": clip, "classes": [list(c) for c in classes]}
+    if samples is not None:
+        content["base"] = np.unique([sample.label for sample in samples])
+        checksum = files_checksum([sample.path for sample in samples])
+        labels = zlib.crc32(repr([sample.label for sample in samples]).encode(), checksum)
+        content["data"] = f"{len(samples)} training images with checksum {labels:08x}"
+    return content
 
 
-def load_checkpoint(path, config, clip, classes, keys):
+def save_checkpoint(path, made_with, content):
+    """Write what was learned, a dict of arrays and plain containers, with what it depends on."""
+    write_pickle(path, {**made_with, **content})
+
+
+def load_checkpoint(path, made_with, keys, cure="set them back, or train again"):
     """Read `save_checkpoint`'s content.
 
     Args:
         path: `.pkl` file.
-        config: the run's `Config`.
-        clip: `fingerprint` of the original weights.
-        classes: list of `ClassName` of the class file.
+        made_with: what the present run depends on.
         keys: sections of the config, or single settings, that must be as in training.
+        cure: what a user whose settings have changed is told to do.
 
     Raises:
-        UserError: no file, or it was made with another CLIP, class list or settings.
+        UserError: no file, or it was made with another CLIP, class list, data or settings.
     """
     content = read_pickle(path)
     if not isinstance(content, dict) or not {"config", "clip", "classes"} <= set(content):
         raise UserError(f"{path} is no checkpoint of train.py; train again")
-    if content["clip"] != clip:
-        raise UserError(f"{path} was trained with other CLIP weights than {config.clip.weights};"
-                        " use those, or train again")
-    if content["classes"] != [list(c) for c in classes]:
+    weights = made_with["config"]["clip"]["weights"]
+    if content["clip"] != made_with["clip"]:
+        raise UserError(f"{path} was trained with other CLIP weights ({content['clip']:08x}) than "
+                        f"{weights} ({made_with['clip']:08x}); use those, or train again")
+    if content["classes"] != made_with["classes"]:
         raise UserError(f"{path} was trained with another class list ({len(content['classes'])} "
-                        f"classes, not {len(classes)}, or other names); train again")
-    changed = differences(content["config"], config.to_dict(), keys)
+                        f"classes, not {len(made_with['classes'])}, or other names); train again")
+    changed = differences(content["config"], made_with["config"], keys)
+    if "data" in made_with and content.get("data") != made_with["data"]:
+        changed.append(f"{content.get('data')} then, {made_with['data']} now")
     if changed:
-        raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}); "
-                        "set them back, or train again")
+        raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}); {cure}")
     return content

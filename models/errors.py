@@ -1,33 +1,85 @@
 """What a user can mend: one exception, and the way scripts end on it."""
 
 import errno
+import os
+import signal
 import sys
 import warnings
+
+_CURES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room",
+          errno.EACCES: "make it writable, or name another place",
+          errno.EPERM: "make it writable, or name another place",
+          errno.EROFS: "make it writable, or name another place",
+          errno.ENOENT: "put it back"}
 
 
 class UserError(Exception):
     """A mistake of the user's: the message is one line that names the thing and the cure."""
 
 
-def run_script(main):
-    """Run a script's `main()`; a `UserError` ends it in one line on stderr and exit code 2.
+class DamagedFile(UserError):
+    """A file that is not whole, so that it cannot be read."""
 
-    So does a full disk. Ctrl-C ends it in one line, the interrupt's own where it has one, and
-    exit code 130.
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM.
+
+    Args:
+        number: the signal's.
     """
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+
+def run_script(main, go_on=""):
+    """Run a script's `main()`; what a user can mend ends it in one line on stderr and exit code 2.
+
+    That is a `UserError`, a full disk or any other failure of a file. Ctrl-C and SIGTERM end it
+    in one line too, the interrupt's own where it has one, and exit code 130 or 143.
+
+    Args:
+        main: function without arguments.
+        go_on: what an interrupted user is told to do.
+    """
+    stopped = []
+
+    def stop(number, frame):
+        stopped.append(number)
+        raise Stopped(number)
+
+    # Jittor, once imported, has handlers of its own, which end the process at once: on a Ctrl-C,
+    # and when a child of it is killed.
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # A child that waits for work, such as Jittor's compilers, is to end at once.
+    os.register_at_fork(after_in_child=_end_when_told)
     try:
         main()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"error: {error}; make room and run the same command again", file=sys.stderr)
-        sys.exit(2)
+        _end(f"error: {' '.join(str(error).split())}", 2)
     except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
-        sys.exit(130)
+        _end(str(interrupt) or f"interrupted{go_on and '; ' + go_on}",
+             128 + getattr(interrupt, "number", signal.SIGINT))
+    except Exception as error:
+        if stopped:  # it has ended a compiler too, of which Jittor complains
+            _end(f"interrupted{go_on and '; ' + go_on}", 128 + stopped[0])
+        if isinstance(error, OSError) and error.errno is not None:
+            cure = _CURES.get(error.errno, "mend that")
+            _end(f"error: {error}; {cure} and run the same command again", 2)
+        raise
+
+
+def _end_when_told():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _end(line, code):
+    print(line, file=sys.stderr)
+    sys.exit(code)
 
 
 def show_warnings_in_one_line():

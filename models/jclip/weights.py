@@ -4,11 +4,13 @@ Jittor's own files end in a SHA-1 of the pickle and eight marker bytes; they are
 checked so here. What a pickle may hold is decided in `models.jclip.unpickle`.
 """
 
+import contextlib
+import glob
 import hashlib
 import os
 import pickle
 
-from models.errors import UserError
+from models.errors import DamagedFile, UserError
 from models.jclip import unpickle
 
 JITTOR_MARKER = b"HCAJSLHD"
@@ -22,7 +24,8 @@ def read_pickle(path):
         path: a plain pickle, or Jittor's (`jt.save`) with its checksum.
 
     Raises:
-        UserError: no such file, a damaged one, or one that asks for code to be run.
+        DamagedFile: a file that is not whole.
+        UserError: no such file, or one that asks for code to be run.
     """
     try:
         with open(path, "rb") as file:
@@ -35,8 +38,8 @@ def read_pickle(path):
     except UserError:
         raise
     except Exception as error:  # a damaged pickle fails in any way
-        raise UserError(f"{path} is not a readable .pkl file ({type(error).__name__}); "
-                        "get it again") from error
+        raise DamagedFile(f"{path} is not a readable .pkl file ({type(error).__name__}); "
+                          "get it again") from error
 
 
 def _check_sum(path, file):
@@ -54,7 +57,7 @@ def _check_sum(path, file):
         left -= len(block)
     file.seek(0)
     if checksum.digest() != trailer[:-len(JITTOR_MARKER)]:
-        raise UserError(f"{path} is damaged (its checksum does not match); get it again")
+        raise DamagedFile(f"{path} is damaged (its checksum does not match); get it again")
 
 
 def write_pickle(path, content):
@@ -65,7 +68,9 @@ def write_pickle(path, content):
 
 def write_atomically(path, content):
     """Write bytes to a temporary name beside `path`, sync, and rename it to `path`."""
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    _remove_leftovers(path)
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -76,6 +81,20 @@ def write_atomically(path, content):
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+    entries = os.open(folder, os.O_RDONLY)  # the new name is to survive a power cut too
+    try:
+        os.fsync(entries)
+    finally:
+        os.close(entries)
+
+
+def _remove_leftovers(path):
+    """Remove the temporary files of processes that were killed while they wrote `path`."""
+    for temporary in glob.glob(f"{glob.escape(path)}.*.tmp"):
+        pid = temporary[len(path) + 1:-len(".tmp")]
+        if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(temporary)
 
 
 def check_state(path, state, expected):

@@ -1,0 +1,134 @@
+"""Arrays of many images, kept in files of some batches each, so that a stopped run goes on."""
+
+import hashlib
+import io
+import os
+import shutil
+import sys
+import warnings
+import zipfile
+import zlib
+
+import numpy as np
+
+from models.jclip.weights import write_atomically
+
+BATCHES = 4  # a shard; what a killed run loses at most
+VERSION = 1  # raised when the same settings give other results
+
+
+class Shards:
+    """Computes something for each image of a list, or reads what an earlier run computed.
+
+    A shard is known by its images' names and bytes: one whose images have changed is computed
+    anew. Batches are cut at the same places whether shards are there or not, so that the
+    results are the same bytes.
+
+    Args:
+        cache_dir: folder for them all.
+        kind: what is kept, a word.
+        depends_on: plain values that tell all that the results depend on beside the images.
+        paths: list (N) of image files.
+        batch_size: images a batch.
+    """
+
+    def __init__(self, cache_dir, kind, depends_on, paths, batch_size):
+        key = hashlib.sha1(repr((VERSION, depends_on)).encode()).hexdigest()[:16]
+        self.folder = os.path.join(cache_dir, f"{kind}_{key}")
+        self.paths = paths
+        self.batch_size = batch_size
+        size = BATCHES * batch_size
+        self._rows = [np.arange(start, min(start + size, len(paths)))
+                      for start in range(0, len(paths), size)]
+
+    def compute(self, batches, compute, otherwise=None):
+        """The arrays of all images.
+
+        Args:
+            batches: function of a list of paths that yields (indices, pixels, bar) as
+                `data.views.view_batches` does, images that cannot be decoded left out.
+            compute: function of a batch's pixels, uint8 array (B, V, S, S, 3), that returns
+                {name: array (B, …)}.
+            otherwise: {name: array (…)}, what an image that cannot be decoded gets; may be
+                left out where all can be.
+
+        Returns:
+            {name: array (N, …)}.
+        """
+        arrays = {name: np.repeat(value[None], len(self.paths), axis=0)
+                  for name, value in (otherwise or {}).items()}
+
+        def put(rows, found):
+            for name, values in found.items():
+                if name not in arrays:
+                    arrays[name] = np.zeros((len(self.paths), *values.shape[1:]), values.dtype)
+                arrays[name][rows] = values
+
+        missing = []
+        for shard, rows in enumerate(self._rows):
+            found = self._read(shard)
+            if found is None:
+                missing.append(shard)
+            else:
+                put(rows, found)
+        if not missing:
+            return arrays
+        n_missing = sum(len(self._rows[shard]) for shard in missing)
+        if n_missing < len(self.paths):
+            print(f"going on: {len(self.paths) - n_missing} of {len(self.paths)} images are done",
+                  file=sys.stderr, flush=True)
+        rows = np.concatenate([self._rows[shard] for shard in missing])
+        for indices, pixels, _ in batches([self.paths[row] for row in rows]):
+            put(rows[indices], compute(pixels))
+            # The batch's end; all images before it are done, those that cannot be decoded too.
+            done = (indices[-1] // self.batch_size + 1) * self.batch_size
+            while missing and rows[:done][-1] >= self._rows[missing[0]][-1]:
+                self._write(missing.pop(0), arrays)
+        for shard in missing:
+            self._write(shard, arrays)
+        return arrays
+
+    def remove(self):
+        """Remove the files."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, shard):
+        rows = self._rows[shard]
+        checksum = files_checksum([self.paths[row] for row in rows])
+        return os.path.join(self.folder, f"{rows[0]:07d}_{checksum:08x}.npz")
+
+    def _read(self, shard):
+        """{name: array} of the shard's rows; None where there is no file that is whole."""
+        if not os.path.isdir(self.folder):
+            return None
+        file = self._file(shard)
+        if not os.path.exists(file):
+            return None
+        try:
+            with np.load(file, allow_pickle=False) as saved:  # a zip archive: it has checksums
+                return dict(saved)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            warnings.warn(f"{file} is damaged; it is computed again", stacklevel=2)
+            return None
+
+    def _write(self, shard, arrays):
+        content = io.BytesIO()
+        np.savez(content, **{name: array[self._rows[shard]] for name, array in arrays.items()})
+        write_atomically(self._file(shard), content.getvalue())
+
+
+def files_checksum(paths):
+    """A CRC-32 of files' names and bytes, in this order; a file that cannot be read has none."""
+    checksum = 0
+    for path in paths:
+        checksum = zlib.crc32(os.path.basename(path).encode("utf-8", "surrogateescape"), checksum)
+        try:
+            with open(path, "rb") as file:
+                while True:
+                    block = file.read(1 << 20)
+                    if not block:
+                        break
+                    checksum = zlib.crc32(block, checksum)
+        except OSError:
+            pass
+    return checksum
