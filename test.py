@@ -138,7 +138,7 @@ def load_trained(config, classes):
     path, stage_1 = checkpoint("prompt_lora.pkl", ("prompts", "prompt", "lora", "train"))
     _, heads = checkpoint("head.pkl", ("prompts", "prompt", "lora", "train", "head"))
     _, noted = checkpoint("ood.pkl", ("prompts",))
-    tuned = lora.load_tuned(config.clip.weights, config.lora, stage_1["lora"], path)
+    tuned = lora.tuned_clip(original, config.lora, stage_1["lora"], path)
 
     library = PromptLibrary(config.prompts.dir)
     base = stage_1["base"]

@@ -88,13 +88,12 @@ def main():
         if arguments.stage != 1:
             require_finished(states)
             stage_1 = load_checkpoint(stage_1_path, origin, STAGE_1)
-            tuned = lora.load_tuned(config.clip.weights, config.lora, stage_1["lora"],
-                                    stage_1_path)
+            original, _ = jclip.load(config.clip.weights)  # stage 1 has changed `model`
+            tuned = lora.tuned_clip(original, config.lora, stage_1["lora"], stage_1_path)
             text = classifier_features(tuned, learner, stage_1["contexts"], prompts,
                                        config.prompt.queue_weight)
             features = training_features(tuned, preprocess, paths, config, stage_1_path,
                                          arguments.restart)
-            original, _ = jclip.load(config.clip.weights)
             noted = base_image_features(original, origin["clip"], preprocess, paths, prompts,
                                         config, arguments.restart)
             heads = fit_heads(features, labels, text, tuned.scale(), config)

@@ -1,9 +1,12 @@
 """Unit-norm features of images: of each view, and one of all views of an image."""
 
+import functools
+
 import jittor as jt
 
 from models.jclip.model import unit_norm
 from models.jclip.preprocess import normalise
+from models.memory import fitting
 from models.mta import mta
 
 
@@ -15,12 +18,25 @@ def encode_views(model, pixels):
         pixels: uint8 array (B, V, S, S, 3).
 
     Returns:
-        Var (B, V, D), unit norm.
+        Var (B, V, D), unit norm. Where little memory is free, fewer views are worked on at a
+        time, with the same result.
     """
     B, V = pixels.shape[:2]
+    flat = pixels.reshape(B * V, *pixels.shape[2:])
+    at_once = _at_once(B * V, model.sizes.bytes_per_image)
+    features = []
     with jt.no_grad():
-        flat = normalise(pixels.reshape(B * V, *pixels.shape[2:]))  # -> (B*V, 3, S, S)
-        return unit_norm(model.encode_image(flat)).reshape(B, V, -1)
+        for start in range(0, B * V, at_once):
+            images = normalise(flat[start:start + at_once])  # -> (…, 3, S, S)
+            features.append(unit_norm(model.encode_image(images)))
+            if at_once < B * V:
+                features[-1].sync()
+        return jt.concat(features).reshape(B, V, -1)
+
+
+@functools.lru_cache(maxsize=None)  # Jittor keeps the first batch's memory for those after it
+def _at_once(n_views, bytes_per_view):
+    return fitting(n_views, bytes_per_view, "views")
 
 
 def mta_features(view_features, text_features, logit_scale, settings):

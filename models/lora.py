@@ -5,13 +5,13 @@ random, B (D, R) zero. On which weights of CLIP: Zanella and Ben Ayed 2024, arXi
 Departure: q, k and v of a block share one dropout mask, which is one pass over x, not three.
 """
 
+import copy
 import math
 
 import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models import jclip
 from models.errors import UserError
 from models.jclip.weights import check_state
 
@@ -135,14 +135,17 @@ def set_dropout(model, active):
 
 
 def merge_lora(model):
-    """Add the low-rank products to the weights and remove the additions, in place."""
+    """Put the low-rank products into the weights and remove the additions.
+
+    The weights are new ones: those of before may be another model's too.
+    """
     for attention in (block.attn for blocks in _towers(model).values() for block in blocks):
         if attention.in_delta is not None:
-            attention.in_proj_weight.update(attention.in_proj_weight + attention.in_delta.weight())
+            attention.in_proj_weight = attention.in_proj_weight + attention.in_delta.weight()
             attention.in_delta = None
         if attention.out_delta is not None:
-            weight = attention.out_proj.weight
-            weight.update(weight + attention.out_delta.weight())
+            projection = attention.out_proj
+            projection.weight = projection.weight + attention.out_delta.weight()
             attention.out_delta = None
     freeze(model)
     jt.sync_all()
@@ -167,23 +170,23 @@ def load_lora_state(model, state, path="LoRA weights"):
         variable.update(jt.array(state[name]))
 
 
-def load_tuned(weights, settings, state, path):
+def tuned_clip(model, settings, state, path):
     """A CLIP with trained additions merged into its weights, frozen.
 
     Args:
-        weights: what `jclip.load` takes.
+        model: the original CLIP, which stays as it is; all weights without additions are shared
+            with it.
         settings: the config's section `lora`.
         state: `lora_state` of the trained model.
         path: of the file that holds `state`, for messages.
     """
-    model, _ = jclip.load(weights)
-    freeze(model)
+    tuned = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
     if settings.encoder != "none":
-        apply_lora(model, settings.encoder, settings.params, settings.rank, settings.alpha,
+        apply_lora(tuned, settings.encoder, settings.params, settings.rank, settings.alpha,
                    settings.dropout, settings.positions)
-    load_lora_state(model, state, path)
-    merge_lora(model)
-    return model
+    load_lora_state(tuned, state, path)
+    merge_lora(tuned)
+    return tuned
 
 
 def _towers(model):

@@ -17,8 +17,10 @@ from models import lp_plus_plus, mta
 from models.jclip import attention, layer_norm, model
 from models.jclip.model import CLIP
 from models.jclip.sizes import CLIPSizes, TowerSizes
+from models.kernel_headers import precompile_headers
 from tests.reference.weights import TOKENS, random_images, random_state
 
+precompile_headers()
 SMALL = CLIPSizes(vision=TowerSizes(64, 2, 1), image_size=16, patch_size=8,
                   text=TowerSizes(64, 2, 1), context_length=24, vocab_size=49408, embed_dim=16)
 

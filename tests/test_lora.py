@@ -11,11 +11,11 @@ from models.lora import (
     apply_lora,
     freeze,
     load_lora_state,
-    load_tuned,
     lora_state,
     merge_lora,
     parameters,
     set_dropout,
+    tuned_clip,
 )
 from tests.conftest import shapes_of
 from tests.reference.weights import random_state
@@ -138,8 +138,13 @@ def test_saved_and_loaded_merged(small_clip, images, tokens, tmp_path):
     expected = features_of(small_clip, images, tokens)
     settings = SimpleNamespace(encoder="both", params=["q", "k", "v"], rank=2, alpha=1.0,
                                dropout=0.25, positions="all")
-    tuned = load_tuned(path, settings, state, "here.pkl")
+    original, _ = jclip.load(path)
+    before = features_of(original, images, tokens)
+    tuned = tuned_clip(original, settings, state, "here.pkl")
     np.testing.assert_allclose(features_of(tuned, images, tokens), expected, atol=1e-4)
+    # The original is as it was, and shares what LoRA did not change.
+    np.testing.assert_array_equal(features_of(original, images, tokens), before)
+    assert tuned.visual.conv1.weight is original.visual.conv1.weight
     other, _ = jclip.load(path)
     freeze(other)
     apply_lora(other, rank=3)

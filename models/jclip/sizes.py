@@ -37,6 +37,21 @@ class CLIPSizes(NamedTuple):
     embed_dim: int
     activation: str = "quick_gelu"
 
+    @property
+    def bytes_per_image(self):
+        """Memory that the image encoder takes at most for an image of a batch, without gradients.
+
+        In a ViT's block x, its norm, q, k and v, their mix and the 4-fold hidden layer before and
+        after its activation live at once; in a ResNet the stem's maps of half the image's side.
+        """
+        pixels = self.image_size ** 2
+        if isinstance(self.vision, ResNetSizes):
+            values = 3 * pixels + 8 * self.vision.width * pixels // 4
+        else:
+            n_tokens = 1 + pixels // self.patch_size ** 2
+            values = 3 * pixels + 16 * n_tokens * self.vision.width
+        return 4 * values
+
 
 def sizes_of(state, heads=None, activation="quick_gelu"):
     """The `CLIPSizes` of a state dict with OpenAI's names.
