@@ -1,6 +1,7 @@
 """What a user can mend: one exception, and the way scripts end on it."""
 
 import errno
+import multiprocessing
 import os
 import signal
 import sys
@@ -61,11 +62,11 @@ def run_script(main, go_on=""):
     except UserError as error:
         _end(f"error: {' '.join(str(error).split())}", 2)
     except KeyboardInterrupt as interrupt:
-        _end(str(interrupt) or f"interrupted{go_on and '; ' + go_on}",
-             128 + getattr(interrupt, "number", signal.SIGINT))
+        _end_at_once(str(interrupt) or f"interrupted{go_on and '; ' + go_on}",
+                     128 + getattr(interrupt, "number", signal.SIGINT))
     except Exception as error:
         if stopped:  # it has ended a compiler too, of which Jittor complains
-            _end(f"interrupted{go_on and '; ' + go_on}", 128 + stopped[0])
+            _end_at_once(f"interrupted{go_on and '; ' + go_on}", 128 + stopped[0])
         if isinstance(error, OSError) and error.errno is not None:
             cure = _CURES.get(error.errno, "mend that")
             _end(f"error: {error}; {cure} and run the same command again", 2)
@@ -80,6 +81,17 @@ def _end_when_told():
 def _end(line, code):
     print(line, file=sys.stderr)
     sys.exit(code)
+
+
+def _end_at_once(line, code):
+    """End without Python's own ending: the signal may have ended a child of Jittor's pool of
+    compilers that held the pool's lock, for which the ending would wait for ever."""
+    print(line, file=sys.stderr)
+    for child in multiprocessing.active_children():
+        child.kill()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def show_warnings_in_one_line():
