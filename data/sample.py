@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 from PIL import Image
@@ -73,6 +74,9 @@ def ensure_sample(root, n_processes=2):
         if os.path.isdir(root):
             shutil.rmtree(root)
         os.rename(temporary, root)
+    except BrokenProcessPool as error:
+        raise UserError("a process that draws the sample set was ended, by hand or for want of "
+                        "memory; run the same command again") from error
     except OSError as error:
         raise UserError(f"cannot write the sample set to {root}: {error.strerror}; make the "
                         "folder writable, or set data.root to another") from error

@@ -1,6 +1,7 @@
 """Jittor is made importable before any test module imports it; small models for all tests."""
 
 import os
+import signal
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -21,6 +22,8 @@ from models.kernel_headers import precompile_headers
 from tests.reference.weights import TOKENS, random_images, random_state
 
 precompile_headers()
+# Jittor ends a process of which a child is killed, as tests do to scripts.
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 SMALL = CLIPSizes(vision=TowerSizes(64, 2, 1), image_size=16, patch_size=8,
                   text=TowerSizes(64, 2, 1), context_length=24, vocab_size=49408, embed_dim=16)
 
