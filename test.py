@@ -31,6 +31,7 @@ from data.submission import N_LABELS
 from data.views import Views, view_batches
 from models import jclip, lora
 from models.checkpoint import fingerprint, load_checkpoint, made_with
+from models.checkpoint_parts import check_parts
 from models.features import encode_views, mta_features
 from models.jclip.model import unit_norm
 from models.jclip.weights import write_atomically
@@ -125,19 +126,26 @@ def load_trained(config, classes):
     """The original CLIP and what train.py left in the checkpoint folder."""
     files = []
 
-    def checkpoint(name, keys):
+    def checkpoint(name, keys, *parts):
         path = os.path.join(config.output.checkpoint_dir, name)
         if not os.path.isfile(path):
             raise UserError(f"no trained weights at {path}; run train.py with this config first")
         files.append(path)
-        return path, load_checkpoint(path, present, keys)
+        content = load_checkpoint(path, present, keys)
+        check_parts(path, content, parts, original.sizes)
+        return path, content
 
     original, preprocess = jclip.load(config.clip.weights)
     lora.freeze(original)
     present = made_with(config, fingerprint(original), classes)
-    path, stage_1 = checkpoint("prompt_lora.pkl", ("prompts", "prompt", "lora", "train"))
-    _, heads = checkpoint("head.pkl", ("prompts", "prompt", "lora", "train", "head"))
-    _, noted = checkpoint("ood.pkl", ("prompts",))
+    path, stage_1 = checkpoint("prompt_lora.pkl", ("prompts", "prompt", "lora", "train"),
+                               "lora", "contexts")
+    head_path, heads = checkpoint("head.pkl", ("prompts", "prompt", "lora", "train", "head"),
+                                  "head", "plain_head")
+    ood_path, noted = checkpoint("ood.pkl", ("prompts",), "features")
+    for other_path, other in ((head_path, heads), (ood_path, noted)):
+        if not np.array_equal(other["base"], stage_1["base"]):
+            raise UserError(f"{other_path} has other base classes than {path}; train again")
     tuned = lora.tuned_clip(original, config.lora, stage_1["lora"], path)
 
     library = PromptLibrary(config.prompts.dir)

@@ -30,6 +30,7 @@ from data.sample import ensure_sample
 from data.views import Views, decode, read_ahead, view_batches
 from models import jclip, lora
 from models.checkpoint import fingerprint, load_checkpoint, made_with, save_checkpoint
+from models.checkpoint_parts import check_parts
 from models.features import encode_views, mta_features
 from models.jclip.model import unit_norm
 from models.jclip.preprocess import normalise
@@ -88,6 +89,7 @@ def main():
         if arguments.stage != 1:
             require_finished(states)
             stage_1 = load_checkpoint(stage_1_path, origin, STAGE_1)
+            check_parts(stage_1_path, stage_1, ("lora", "contexts"), model.sizes)
             original, _ = jclip.load(config.clip.weights)  # stage 1 has changed `model`
             tuned = lora.tuned_clip(original, config.lora, stage_1["lora"], stage_1_path)
             text = classifier_features(tuned, learner, stage_1["contexts"], prompts,

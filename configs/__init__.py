@@ -1,24 +1,37 @@
 """Configuration: `default.yaml` < a file of differences < `key=value` on the command line."""
 
+import collections
+import copy
 import difflib
+import math
 import os
 import sys
 
 import yaml
 
 from models.errors import UserError
+from models.untrusted import DEEPEST, leaves_folder, odd_character, same_value, shown
 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _DEFAULTS = os.path.join(_FOLDER, "default.yaml")
 COMPETITION, SAMPLE = "configs/competition.yaml", "configs/sample.yaml"
 
-# Keys that take a list as well as what their default is.
-_OR_A_LIST = {"lora.positions"}
-# Numbers that must be at least 1; all others at least 0.
+_COMMAND_LINE = "command line"
+# Keys that take something else than what their default is: an example of it.
+_OR_A_LIST = {"lora.positions": [0]}
+_OR_NULL = {"data.labels": "labels.txt", "data.shots_file": "shots.txt",
+            "prompts.max_tokens": 77, "ood.threshold": 0.5}
+# Paths in data.root, which a config file may not lead out of it. (The command line is the
+# user's own.)
+_IN_ROOT = {"data.classes", "data.train_list", "data.test_dir", "data.labels"}
+# Numbers that must be at least 1 or may be negative; all others must be at least 0.
 _AT_LEAST_ONE = {
-    "data.shots", "prompt.queue_length", "prompt.queue_every", "lora.rank", "train.epochs",
-    "train.batch_size", "head.epochs", "head.views", "mta.views",
+    "data.shots", "prompts.max_tokens", "prompt.queue_length", "prompt.queue_every", "lora.rank",
+    "train.epochs", "train.batch_size", "head.epochs", "head.views", "mta.views",
     "mta.zero_shot_views", "test.batch_size"}
+_ANY_SIGN = {"ood.threshold"}
+_AT_MOST = {"seed": 2 ** 32 - 1, "train.scale": 1, "mta.scale": 1, "mta.nearest": 1,
+            "prompt.queue_weight": 1, "ood.recall": 1, "ood.negative_share": 1}
 
 
 class Config:
@@ -45,23 +58,25 @@ def load_config(path=None, overrides=()):
         overrides: strings 'section.key=value', the value in YAML.
 
     Raises:
-        UserError: no such file, bad YAML, an unknown key (the nearest known one is named), or
-            a value of another type than the default's or out of its range.
+        UserError: no such file, bad YAML, an unknown key (the nearest known one is named), a
+            value of another type than the default's or out of its range, or a path in a file
+            that leads out of data.root.
     """
-    values = _read_yaml(_DEFAULTS)
+    defaults = _read_yaml(_DEFAULTS)
+    values = copy.deepcopy(defaults)
     if path is not None:
-        _merge(values, _read_yaml(path), path)
+        _merge(values, _read_yaml(path), defaults, path)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise UserError(f"{override!r} is not of the form key=value")
+            raise UserError(f"{shown(override)} is not of the form key=value")
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError):
-            raise UserError(f"{override!r}: the value is not YAML") from None
+            value = yaml.load(text, _Loader)
+        except Exception:  # see `_read_yaml`
+            raise UserError(f"{shown(override)}: the value is not YAML") from None
         for part in reversed(key.split(".")):
             value = {part: value}
-        _merge(values, value, "command line")
+        _merge(values, value, defaults, _COMMAND_LINE)
     return Config(values)
 
 
@@ -106,7 +121,8 @@ def differences(saved, current, keys):
     """'key: saved value, current value' for each setting that differs.
 
     Args:
-        saved, current: settings as `Config.to_dict()` gives them.
+        saved: settings as `Config.to_dict()` gives them, or whatever a file holds.
+        current: settings as `Config.to_dict()` gives them.
         keys: the sections or single settings ('data.shots') to compare.
     """
     found = []
@@ -115,24 +131,48 @@ def differences(saved, current, keys):
         if isinstance(a, dict) and isinstance(b, dict):
             for key in sorted(set(a) | set(b)):
                 walk(a.get(key), b.get(key), f"{name}.{key}")
-        elif a != b:
-            found.append(f"{name}: {a!r} when trained, {b!r} now")
+        elif not same_value(a, b):
+            found.append(f"{name}: {shown(a)} when trained, {shown(b)} now")
 
     for name in keys:
         a, b = saved, current
         for part in name.split("."):
-            a, b = a.get(part), b.get(part)
+            a, b = (side.get(part) if isinstance(side, dict) else None for side in (a, b))
         walk(a, b, name)
     return found
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values, each key once, and no aliases: ten lines of them can stand for 10^9 values."""
+
+    depth = 0
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"it has the alias {shown(self.peek_event().anchor)}; write "
+                                 "the value itself")
+        if self.depth > DEEPEST:
+            raise yaml.YAMLError(f"it is nested more than {DEEPEST} deep")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node, deep=False):
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            keys = collections.Counter(str(key.value) for key, _ in node.value)
+            raise yaml.YAMLError(f"{shown(keys.most_common(1)[0][0])} is set twice")
+        return mapping
 
 
 def _read_yaml(path):
     try:
         with open(path, encoding="utf-8-sig") as file:
-            values = yaml.safe_load(file)
+            values = yaml.load(file, _Loader)
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a bad date
+    except Exception as error:  # YAML's own, not UTF-8, and any that a tag like !!int raises
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if values is None:
         return {}
@@ -141,40 +181,69 @@ def _read_yaml(path):
     return values
 
 
-def _merge(values, changes, source, prefix=""):
+def _merge(values, changes, defaults, source, prefix=""):
     for key, value in changes.items():
-        name = f"{prefix}{key}"
-        if key not in values:
-            near = difflib.get_close_matches(str(key), list(values), n=1, cutoff=0)
+        name = f"{prefix}{str(key)[:80]}"
+        if key not in defaults:
+            near = difflib.get_close_matches(str(key)[:80], list(defaults), n=1, cutoff=0)
             raise UserError(f"{source}: unknown config key {name!r}; "
                             f"did you mean {prefix}{near[0]}?")
-        default = values[key]
-        if isinstance(default, dict):
-            if not isinstance(value, dict):
-                raise UserError(f"{source}: {name} is a section; set one of its keys: "
-                                f"{', '.join(f'{name}.{k}' for k in default)}")
-            _merge(default, value, source, f"{name}.")
-        else:
+        default = defaults[key]
+        if not isinstance(default, dict):
             values[key] = _checked(name, value, default, source)
+        elif isinstance(value, dict):
+            _merge(values[key], value, default, source, f"{name}.")
+        else:
+            raise UserError(f"{source}: {name} is a section; set one of its keys: "
+                            f"{', '.join(f'{name}.{k}' for k in default)}")
 
 
 def _checked(name, value, default, source):
-    """The value, if its type is the default's; a key whose default is null takes any."""
-    if default is None or name in _OR_A_LIST and isinstance(value, list):
-        return value
-    if isinstance(default, float) and not isinstance(value, (bool, list, dict, type(None))):
+    """The value, if its type is the default's (or what else the key takes) and it is in range."""
+    if name in _OR_NULL:
+        if value is None:
+            return None
+        default = _OR_NULL[name]
+    elif name in _OR_A_LIST and isinstance(value, list):
+        default = _OR_A_LIST[name]
+    if isinstance(default, float) and type(value) in (str, int):
         try:  # YAML reads 1 as int and 2e-4 (without a point) as text
             value = float(value)
-        except (ValueError, TypeError):
+        except (ValueError, OverflowError):
             pass
-    if type(value) is not type(default) or value != value:
+    if type(value) is not type(default) or isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{source}: {name} must be a {type(default).__name__} like "
-                        f"{default!r}, not {value!r}")
-    smallest = int(name in _AT_LEAST_ONE)
-    if isinstance(value, (int, float)) and value < smallest:
-        raise UserError(f"{source}: {name} is {value}; it must be at least {smallest}")
-    if isinstance(default, list):
-        if isinstance(default[0], float) and len(value) != len(default):
-            raise UserError(f"{source}: {name} must have {len(default)} numbers like {default}")
-        return [_checked(f"{name}[{i}]", v, default[0], source) for i, v in enumerate(value)]
+                        f"{default!r}, not {shown(value)}")
+    if isinstance(value, list):
+        return _checked_items(name, value, default, source)
+    if isinstance(value, str):
+        _check_text(name, value, source)
+    elif not isinstance(value, bool):
+        _check_range(name, value, source)
     return value
+
+
+def _checked_items(name, value, default, source):
+    if not value:
+        raise UserError(f"{source}: {name} must not be empty")
+    if isinstance(default[0], float) and len(value) != len(default):
+        raise UserError(f"{source}: {name} must have {len(default)} numbers like {default}")
+    return [_checked(f"{name}[{i}]", item, default[0], source) for i, item in enumerate(value)]
+
+
+def _check_text(name, value, source):
+    odd = odd_character(value)
+    if odd:
+        raise UserError(f"{source}: {name} has the character {ascii(odd)}; remove it")
+    if name in _IN_ROOT and source != _COMMAND_LINE and leaves_folder(value):
+        raise UserError(f"{source}: {name} is {shown(value)}, which leaves data.root; move the "
+                        "file there, or set data.root")
+
+
+def _check_range(name, value, source):
+    key = name.partition("[")[0]
+    least, most = int(key in _AT_LEAST_ONE), _AT_MOST.get(key, math.inf)
+    if value < least and key not in _ANY_SIGN:
+        raise UserError(f"{source}: {name} is {shown(value)}; it must be at least {least}")
+    if value > most:
+        raise UserError(f"{source}: {name} is {shown(value)}; it must be at most {most}")

@@ -2,16 +2,19 @@
 
 `classes.txt` has a line `Prefix_name label` a class: the prefix is the domain, underscores
 are spaces. `train.txt` and label files have a line `path label` an image. Byte-order marks,
-CRLF line ends, blank lines and spaces in names and paths are accepted.
+CRLF line ends, blank lines, tabs before the label and spaces in names and paths are accepted.
+A path in them that leads out of the folder it starts in is refused.
 """
 
 import os
 import re
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 
 from models.errors import UserError
+from models.untrusted import leaves_folder, odd_character, read_lines, shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
@@ -38,21 +41,27 @@ def read_classes(path):
 
     Raises:
         UserError: a bad row, a label or name given twice, or labels that are not 0 … C-1.
+            Names that differ in case alone are the same: they would get the same prompts.
     """
-    by_label = {}
+    by_label, seen = {}, set()
     for where, text, label in _rows(path, "Prefix_name label"):
-        domain, _, name = text.partition("_")
-        if not name:
+        domain, underscore, name = text.partition("_")
+        if not underscore:
             domain, name = "", text
+        name = name.replace("_", " ").strip()
+        if not name:
+            raise UserError(f"{where}: {shown(text)} has no name after the prefix")
         if label in by_label:
-            raise UserError(f"{where}: label {label} is already {by_label[label].name!r}; "
+            raise UserError(f"{where}: label {label} is already {shown(by_label[label].name)}; "
                             "each class needs a label of its own")
-        by_label[label] = ClassName(domain, name.replace("_", " "))
-    if sorted(by_label) != list(range(len(by_label))):
-        gap = next(label for label in range(len(by_label)) if label not in by_label)
+        if (domain.lower(), name.lower()) in seen:
+            raise UserError(f"{where}: a class is listed twice, {shown(text)}; remove one of "
+                            "its lines")
+        seen.add((domain.lower(), name.lower()))
+        by_label[label] = ClassName(domain, name)
+    gap = next((label for label in range(len(by_label)) if label not in by_label), None)
+    if gap is not None:
         raise UserError(f"{path}: labels must be 0 to {len(by_label) - 1}; {gap} is missing")
-    if len(set(by_label.values())) < len(by_label):
-        raise UserError(f"{path}: a class is listed twice; remove one of its lines")
     return [by_label[label] for label in range(len(by_label))]
 
 
@@ -61,22 +70,28 @@ def read_samples(path, folders, n_classes):
 
     Args:
         path: file with a line `image label` an image.
-        folders: where a relative image path may start, in this order.
+        folders: where a relative image path may start, in this order, and which it may not
+            leave.
         n_classes: labels must be below it.
 
     Returns:
-        list of `Sample` in the file's order, each with the path of a file that exists.
+        list of `Sample` in the file's order, each with the path of a file that exists. An
+        image that is listed again counts once, with a warning.
 
     Raises:
-        UserError: a bad row, a label outside the class list, an image that is nowhere.
+        UserError: a bad row, a label outside the class list, an image that is nowhere, outside
+            the folders, or listed with two labels.
     """
-    samples = []
-    for where, text, label in _rows(path, "path label"):
-        if not 0 <= label < n_classes:
-            raise UserError(f"{where}: label {label} is outside the class list "
-                            f"(0 to {n_classes - 1})")
-        samples.append(Sample(_find_image(text, folders, where), label))
-    return samples
+    labels, found, repeated = {}, {}, []
+    for where, text, label in _labelled_rows(path, "path label", n_classes):
+        if text not in found:
+            found[text] = _find_image(text, folders, where)
+        if not _is_first(found[text], label, labels, where):
+            repeated.append(where)
+    if repeated:
+        warnings.warn(f"{path}: {len(repeated)} lines name an image again, such as "
+                      f"{repeated[0]}; it counts once", stacklevel=2)
+    return [Sample(image, label) for image, label in labels.items()]
 
 
 class Challenge(NamedTuple):
@@ -108,13 +123,10 @@ def load_challenge(settings, seed):
         `Challenge`.
 
     Raises:
-        UserError: see `read_classes` and `read_samples`; or data.shots is below 1, or the
-            seed is no 32-bit number.
+        UserError: see `read_classes` and `read_samples`; or data.shots is below 1.
     """
     if settings.shots < 1:
         raise UserError(f"data.shots is {settings.shots}; it must be at least 1")
-    if not 0 <= seed < 2 ** 32:
-        raise UserError(f"seed is {seed}; it must be 0 to 2**32 - 1")
     classes = read_classes(os.path.join(settings.root, settings.classes))
     folders = training_folders(settings.root)
     samples = read_samples(os.path.join(settings.root, settings.train_list), folders,
@@ -133,39 +145,50 @@ def load_challenge(settings, seed):
 def read_labels(path, n_classes):
     """{file name: label} of a label file for test images; errors as in `read_samples`."""
     labels = {}
-    for where, text, label in _rows(path, "image label"):
-        if not 0 <= label < n_classes:
-            raise UserError(f"{where}: label {label} is outside the class list "
-                            f"(0 to {n_classes - 1})")
-        name = os.path.basename(text)
-        if labels.setdefault(name, label) != label:
-            raise UserError(f"{where}: {name} has another label above, {labels[name]}")
+    for where, text, label in _labelled_rows(path, "image label", n_classes):
+        if leaves_folder(text):
+            raise UserError(f"{where}: {shown(text)} leaves the folder of the test images; "
+                            "write the image's name alone")
+        _is_first(os.path.basename(text), label, labels, where)
     return labels
 
 
 def training_folders(root):
     """Where the image paths of `train.txt` may start, for a data folder `root`.
 
-    'Dataset/TrainSet/…' starts beside it (or in the repository), 'TrainSet/…' in it, and
-    'Animal/…' in its TrainSet, which may lie in another TrainSet.
+    'TrainSet/…' starts in it, 'Animal/…' in its TrainSet, which may lie in another TrainSet, and
+    'Dataset/TrainSet/…' in the repository or, by its own name, in the folder.
     """
     train = os.path.join(root, "TrainSet")
-    return [root, os.path.join(root, os.pardir), train, os.path.join(train, "TrainSet"), "."]
+    return [root, train, os.path.join(train, "TrainSet"), "."]
 
 
 def list_images(folder):
     """Paths of the images in a folder in natural order (image_2 before image_10).
 
+    The ending of the name tells an image, so that one that cannot be read gets its line of the
+    result too; a warning tells of what else is in the folder.
+
     Raises:
-        UserError: no such folder, or no image in it.
+        UserError: no such folder, no image in it, or an image whose name cannot stand in the
+            result file: with a line break, or not UTF-8.
     """
     try:
         names = os.listdir(folder)
     except OSError as error:
         raise UserError(f"cannot read the image folder {folder}: {error.strerror}") from error
-    images = [n for n in names if n.lower().endswith(IMAGE_SUFFIXES)]
+    images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)
+              and not os.path.isdir(os.path.join(folder, name))]
     if not images:
         raise UserError(f"no images in {folder} ({', '.join(IMAGE_SUFFIXES)})")
+    for name in images:
+        if re.search("[\n\r\ud800-\udfff]", name):
+            raise UserError(f"{folder}: the image name {ascii(name)} has a line break or is not "
+                            "UTF-8, so the result file cannot hold it; rename the image")
+    others = sorted(set(names) - set(images))
+    if others:
+        warnings.warn(f"{folder}: {len(others)} names are left out, such as {ascii(others[0])}: "
+                      "folders, or no ending of an image", stacklevel=2)
     return [os.path.join(folder, name) for name in sorted(images, key=natural_key)]
 
 
@@ -199,35 +222,73 @@ def choose_shots(samples, shots, seed):
 
 def _rows(path, form):
     """(where, text, label) of each line that is not blank."""
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = file.read().splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; see the README for the layout "
-                        "of the data") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it") from error
-    rows = []
+    lines = read_lines(path, "see the README for the layout of the data")
+    lines[0] = lines[0].lstrip("\ufeff")
+    n_rows = 0
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
+        line = line.strip()
+        if not line:
             continue
-        text, _, label = line.strip().rpartition(" ")
-        if not text.strip() or not re.fullmatch(r"[0-9]{1,9}", label):
-            raise UserError(f"{path}, line {number}: {line.strip()!r} is not of the form "
-                            f"'{form}'")
-        rows.append((f"{path}, line {number}", text.strip(), int(label)))
-    if not rows:
+        where = f"{path}, line {number}"
+        text, *label = line.rsplit(None, 1)
+        if not label or not re.fullmatch("[0-9]{1,9}", label[0]):
+            raise UserError(f"{where}: {shown(line)} is not of the form '{form}'")
+        odd = odd_character(text)
+        if odd:
+            raise UserError(f"{where}: {shown(text)} has the character {ascii(odd)}; remove it, "
+                            "or write the file as UTF-8 text")
+        n_rows += 1
+        yield where, text, int(label[0])
+    if n_rows == 0:
         raise UserError(f"{path} is empty; it needs lines '{form}'")
-    return rows
+
+
+def _labelled_rows(path, form, n_classes):
+    """`_rows` of labels that the class list has."""
+    for where, text, label in _rows(path, form):
+        if label >= n_classes:
+            raise UserError(f"{where}: label {label} is outside the class list "
+                            f"(0 to {n_classes - 1})")
+        yield where, text, label
+
+
+def _is_first(image, label, labels, where):
+    """Note an image's label in `labels`; False if the same one is there already."""
+    if image not in labels:
+        labels[image] = label
+        return True
+    if labels[image] != label:
+        raise UserError(f"{where}: {shown(image)} has another label above, {labels[image]}")
+    return False
 
 
 def _find_image(name, folders, where):
+    """The path of a listed image, in one of the folders."""
+    shown_folders = ", ".join(map(os.path.normpath, folders))
+    if os.path.isabs(name):
+        candidates = [name] if any(_is_within(name, folder) for folder in folders) else []
+    elif leaves_folder(name):
+        candidates = []
+    else:
+        candidates = [path for folder in folders for path in _ways_to_write(name, folder)]
+    if not candidates:
+        raise UserError(f"{where}: {shown(name)} leaves the data's folders ({shown_folders})")
+    for path in map(os.path.normpath, candidates):
+        if os.path.isfile(path):
+            return path
+    raise UserError(f"{where}: no image {shown(name)}; looked in {shown_folders}")
+
+
+def _ways_to_write(name, folder):
+    """Where in a folder an image may lie that a list gives this relative path."""
+    name = os.path.normpath(name)  # no '..' is left, which what is cut off below would set free
     # Lists write TrainSet once, twice or not at all, and so do the archives on disk.
     inside = re.sub(r"^(.*?/)?(TrainSet/)+", "", name)
-    for folder in folders:
-        for candidate in (name, inside):
-            path = os.path.normpath(os.path.join(folder, candidate))
-            if os.path.isfile(path):
-                return path
-    raise UserError(f"{where}: no image {name}; looked in "
-                    f"{', '.join(map(os.path.normpath, folders))}")
+    first, _, rest = name.partition("/")
+    own = rest if first == os.path.basename(os.path.abspath(folder)) else name
+    return [os.path.join(folder, way) for way in dict.fromkeys((name, inside, own)) if way]
+
+
+def _is_within(path, folder):
+    folder = os.path.abspath(folder)
+    return os.path.commonpath([os.path.abspath(path), folder]) == folder

@@ -10,6 +10,7 @@ likeliest labels, all different, each in the class list.
 import argparse
 import io
 import os
+import re
 import sys
 import zipfile
 
@@ -17,6 +18,7 @@ from configs import config_path, load_config
 from data.challenge import list_images, read_classes
 from models.errors import UserError, run_script
 from models.jclip.weights import write_atomically
+from models.untrusted import read_lines, shown
 
 N_LABELS = 5
 FIRST_OF_JANUARY = (2024, 1, 1, 0, 0, 0)  # in the archive, so that it does not tell the time
@@ -52,13 +54,7 @@ def check_entry(path, names, n_classes):
     Raises:
         UserError: the first line that is wrong, or the images without a line.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().split("\n")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; run test.py first") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start})") from error
+    lines = read_lines(path, "run test.py first")
     wanted, seen = set(names), set()
     n_labels = min(N_LABELS, n_classes)
     for number, line in enumerate(lines, start=1):
@@ -67,13 +63,13 @@ def check_entry(path, names, n_classes):
         where = f"{path}, line {number}"
         # A name may hold spaces, so the labels are counted from the end.
         name, *labels = line.rsplit(" ", n_labels)
-        if len(labels) != n_labels or not all(label.isascii() and label.isdigit()
+        if len(labels) != n_labels or not all(re.fullmatch("[0-9]{1,9}", label)
                                               for label in labels):
-            raise UserError(f"{where}: {line[:80]!r} is not an image and {n_labels} labels")
+            raise UserError(f"{where}: {shown(line)} is not an image and {n_labels} labels")
         if name not in wanted:
-            raise UserError(f"{where}: {name} is no test image")
+            raise UserError(f"{where}: {shown(name)} is no test image")
         if name in seen:
-            raise UserError(f"{where}: {name} has a line above")
+            raise UserError(f"{where}: {shown(name)} has a line above")
         seen.add(name)
         if len(set(map(int, labels))) < n_labels:
             raise UserError(f"{where}: a label is there twice")
@@ -82,7 +78,7 @@ def check_entry(path, names, n_classes):
                             f"(0 to {n_classes - 1})")
     if wanted - seen:
         raise UserError(f"{path} has no line for {len(wanted - seen)} of {len(wanted)} test "
-                        f"images, such as {min(wanted - seen)}")
+                        f"images, such as {shown(min(wanted - seen))}")
 
 
 def pack_entry(path, output):

@@ -6,6 +6,8 @@ over arrays without copies.
 
 import collections
 import math
+import os
+import stat
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -14,15 +16,74 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from models.errors import UserError
+
+# What Pillow may open: others would start Ghostscript (EPS) or are no pictures.
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_ORIENTATION = 0x0112  # EXIF's tag
+_UPRIGHT = {2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM,
+            5: Image.TRANSPOSE, 6: Image.ROTATE_270, 7: Image.TRANSVERSE, 8: Image.ROTATE_90}
+
 
 def decode(path):
-    """The image in a file, in RGB; None if it cannot be decoded, with a warning that names it."""
+    """The picture in a file as people see it, in RGB; None, with a warning, if there is none.
+
+    Formats are told by content. An animation gives its first frame; what is transparent shows
+    the colour that is stored under it, as in OpenAI's preprocessing. EXIF's orientation is
+    applied, which OpenAI's preprocessing leaves to its caller: telephones store photos lying on
+    their side, and whoever labelled one saw it upright. Greys of 16 bits keep their upper 8;
+    floats and 32-bit integers have no range of their own and are stretched from their least to
+    their greatest value, with a warning.
+
+    Every warning names the file.
+
+    Raises:
+        UserError: the image's folder has vanished.
+    """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        warnings.warn(f"{path} cannot be decoded ({error})", stacklevel=2)
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
+            raise OSError("it is no regular file")
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > Image.MAX_IMAGE_PIXELS:  # Pillow refuses the double
+                warnings.warn(f"{path} has {image.width} x {image.height} pixels; it is read, "
+                              "but a smaller copy would do", stacklevel=2)
+            image.load()
+            upright = _UPRIGHT.get(_orientation(image))
+            picture = _in_8_bits(image, path).convert("RGB")
+            return picture if upright is None else picture.transpose(upright)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged image fails in any way
+        folder = os.path.dirname(os.path.abspath(path))
+        if not os.path.isdir(folder):
+            raise UserError(f"the folder {folder} is gone; put it back and run the same command "
+                            "again") from error
+        reason = getattr(error, "strerror", None) or error
+        warnings.warn(f"{path} cannot be decoded ({reason})", stacklevel=2)
         return None
+
+
+def _orientation(image):
+    """EXIF's orientation, 1 to 8, or None; a damaged tag does not make the picture worse."""
+    try:
+        return image.getexif().get(_ORIENTATION)
+    except Exception:
+        return None
+
+
+def _in_8_bits(image, path):
+    """Greys of more than 8 bits in 8, where Pillow would clip them at 255; others as they are."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode not in ("I", "F"):
+        return image
+    values = np.asarray(image, np.float64)
+    least, greatest = values.min(), values.max()
+    if not np.isfinite(greatest - least):
+        raise ValueError("its values are not finite")
+    warnings.warn(f"{path} has values from {least:g} to {greatest:g}, which become black to white",
+                  stacklevel=3)
+    return Image.fromarray((255 * (values - least) / ((greatest - least) or 1)).astype(np.uint8))
 
 
 def random_crop(image, size, scale, rng, flip=True):

@@ -8,6 +8,7 @@ from configs import differences
 from models.errors import UserError
 from models.jclip.weights import read_pickle, write_pickle
 from models.shards import files_checksum
+from models.untrusted import same_value, shown
 
 
 def fingerprint(model):
@@ -57,18 +58,22 @@ def load_checkpoint(path, made_with, keys, cure="set them back, or train again")
         UserError: no file, or it was made with another CLIP, class list, data or settings.
     """
     content = read_pickle(path)
-    if not isinstance(content, dict) or not {"config", "clip", "classes"} <= set(content):
+    if (not isinstance(content, dict) or not {"config", "clip", "classes"} <= set(content)
+            or not isinstance(content["config"], dict)):
         raise UserError(f"{path} is no checkpoint of train.py; train again")
-    weights = made_with["config"]["clip"]["weights"]
-    if content["clip"] != made_with["clip"]:
-        raise UserError(f"{path} was trained with other CLIP weights ({content['clip']:08x}) than "
-                        f"{weights} ({made_with['clip']:08x}); use those, or train again")
-    if content["classes"] != made_with["classes"]:
-        raise UserError(f"{path} was trained with another class list ({len(content['classes'])} "
-                        f"classes, not {len(made_with['classes'])}, or other names); train again")
+    clip, classes = content["clip"], content["classes"]
+    if not same_value(clip, made_with["clip"]):
+        weights = made_with["config"]["clip"]["weights"]
+        saved = f"{clip:08x}" if type(clip) is int and abs(clip) < 2 ** 32 else shown(clip)
+        raise UserError(f"{path} was trained with other CLIP weights ({saved}) than {weights} "
+                        f"({made_with['clip']:08x}); use those, or train again")
+    if not same_value(classes, made_with["classes"]):
+        n_saved = len(classes) if isinstance(classes, list) else 0
+        raise UserError(f"{path} was trained with another class list ({n_saved} classes, not "
+                        f"{len(made_with['classes'])}, or other names); train again")
     changed = differences(content["config"], made_with["config"], keys)
-    if "data" in made_with and content.get("data") != made_with["data"]:
-        changed.append(f"{content.get('data')} then, {made_with['data']} now")
+    if "data" in made_with and not same_value(content.get("data"), made_with["data"]):
+        changed.append(f"{shown(content.get('data'))} then, {made_with['data']} now")
     if changed:
         raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}); {cure}")
     return content

@@ -17,6 +17,9 @@ _CURES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room",
 class UserError(Exception):
     """A mistake of the user's: the message is one line that names the thing and the cure."""
 
+    def __init__(self, message):
+        super().__init__(" ".join(part.strip() for part in str(message).splitlines()))
+
 
 class DamagedFile(UserError):
     """A file that is not whole, so that it cannot be read."""
@@ -60,7 +63,7 @@ def run_script(main, go_on=""):
     try:
         main()
     except UserError as error:
-        _end(f"error: {' '.join(str(error).split())}", 2)
+        _end(f"error: {error}", 2)
     except KeyboardInterrupt as interrupt:
         _end_at_once(str(interrupt) or f"interrupted{go_on and '; ' + go_on}",
                      128 + getattr(interrupt, "number", signal.SIGINT))
@@ -95,5 +98,10 @@ def _end_at_once(line, code):
 
 
 def show_warnings_in_one_line():
-    """Have scripts print 'warning: …' without the place in the source."""
+    """Have scripts print 'warning: …' without the place in the source.
+
+    Pillow's own are left out, as they do not name the file: `data.views.decode` warns of what
+    matters.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"

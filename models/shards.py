@@ -122,6 +122,8 @@ def files_checksum(paths):
     checksum = 0
     for path in paths:
         checksum = zlib.crc32(os.path.basename(path).encode("utf-8", "surrogateescape"), checksum)
+        if not os.path.isfile(path):  # such as a pipe, which would be waited for
+            continue
         try:
             with open(path, "rb") as file:
                 while True:

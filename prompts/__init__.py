@@ -12,10 +12,10 @@ any class, "enlarged" the class names that belong to no data set.
 """
 
 import glob
-import json
 import os
 
 from models.errors import UserError
+from models.untrusted import odd_character, read_json, shown
 
 GENERAL, ENLARGED = "general", "enlarged"
 
@@ -40,7 +40,7 @@ class PromptLibrary:
             content = _read(path)
             key = content["domain"].lower()
             if key in self._domains:
-                raise UserError(f"{path}: the domain {content['domain']!r} has another file")
+                raise UserError(f"{path}: the domain {shown(content['domain'])} has another file")
             content["classes"] = {_plain(n): {"name": n.replace("_", " "), **c}
                                   for n, c in content["classes"].items()}
             self._domains[key] = content
@@ -102,18 +102,18 @@ def _plain(name):
 
 def _unique_keys(pairs):
     """A dict of JSON's pairs; a key written twice is an error, not the last one's value."""
-    keys = [key for key, _ in pairs]
-    twice = [key for key in keys if keys.count(key) > 1] if len(set(keys)) < len(keys) else []
-    if twice:
-        raise ValueError(f"{twice[0]!r} is listed twice")
-    return dict(pairs)
+    unique = {}
+    for key, value in pairs:
+        if key in unique:
+            raise ValueError(f"{shown(key)} is listed twice")
+        unique[key] = value
+    return unique
 
 
 def _read(path):
     """The content of a prompt file, checked against the schema."""
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file, object_pairs_hook=_unique_keys)
+        content = read_json(path, _unique_keys)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the prompts {path}: {error}") from error
 
@@ -121,28 +121,32 @@ def _read(path):
         if not condition:
             raise UserError(f"{path}: {message}")
 
+    def is_text(value):
+        return isinstance(value, str) and value.strip() and odd_character(value) is None
+
     def texts(value):
-        return isinstance(value, list) and all(isinstance(t, str) and t.strip() for t in value)
+        return isinstance(value, list) and all(map(is_text, value))
 
     require(isinstance(content, dict) and set(content) == {"domain", "templates", "classes"},
             "needs the keys domain, templates and classes, and no other")
-    require(isinstance(content["domain"], str) and content["domain"], "domain must be a name")
+    require(is_text(content["domain"]), "domain must be a name")
     require(texts(content["templates"]), "templates must be a list of texts")
     require(content["templates"] or content["domain"].lower() != GENERAL,
             "the general domain needs a template")
     for template in content["templates"]:
-        require(template.count("{}") == 1 and template.count("{") == 1
-                and template.count("}") == 1, f"template {template!r} must have exactly one {{}}")
+        require(template.count("{}") == template.count("{") == template.count("}") == 1,
+                f"template {shown(template)} must have exactly one {{}}")
     require(isinstance(content["classes"], dict), "classes must map names to entries")
     for name, entry in content["classes"].items():
+        require(is_text(name), f"the class name {shown(name)} must be a text")
         require(isinstance(entry, dict) and set(entry) <= {"name", "group", "descriptions"},
-                f"class {name!r} may have name, group and descriptions, and no other key")
+                f"class {shown(name)} may have name, group and descriptions, and no other key")
         require(texts(entry.get("descriptions", [])),
-                f"class {name!r}: descriptions must be a list of texts")
-        require(all(isinstance(entry.get(k, "x"), str) and entry.get(k, "x").strip()
-                    for k in ("name", "group")), f"class {name!r}: name must be a text")
+                f"class {shown(name)}: descriptions must be a list of texts")
+        require(all(is_text(entry.get(key, "x")) for key in ("name", "group")),
+                f"class {shown(name)}: name must be a text")
     seen = {}
     for name in content["classes"]:
         other = seen.setdefault(_plain(name), name)
-        require(other == name, f"the classes {other!r} and {name!r} are the same")
+        require(other == name, f"the classes {shown(other)} and {shown(name)} are the same")
     return content

@@ -1,6 +1,7 @@
 """Jittor is made importable before any test module imports it; small models for all tests."""
 
 import os
+import shutil
 import signal
 import sys
 
@@ -24,6 +25,9 @@ from tests.reference.weights import TOKENS, random_images, random_state
 precompile_headers()
 # Jittor ends a process of which a child is killed, as tests do to scripts.
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+# Before a command: what no one may read stays so for root; empty where that cannot be had.
+WITHOUT_ROOTS_RIGHTS = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if (
+    os.geteuid() == 0 and shutil.which("setpriv")) else ()
 SMALL = CLIPSizes(vision=TowerSizes(64, 2, 1), image_size=16, patch_size=8,
                   text=TowerSizes(64, 2, 1), context_length=24, vocab_size=49408, embed_dim=16)
 
@@ -68,3 +72,25 @@ def kernels(request, monkeypatch):
     for module in (attention, layer_norm, lp_plus_plus, model, mta):
         monkeypatch.setattr(module, "has_kernels", lambda: request.param)
     return request.param
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory):
+    """The folder of `tests.workplace`."""
+    from tests.workplace import build  # it imports this module
+
+    folder = tmp_path_factory.mktemp("workplace")
+    build(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(workplace):
+    """The workplace after training, and the lines of its first result."""
+    from tests.workplace import run
+
+    done = run("train.py", workplace)
+    assert done.returncode == 0, done.stderr[-2000:]
+    done = run("test.py", workplace, "--output", workplace / "first.txt")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return workplace, (workplace / "first.txt").read_text().splitlines()

@@ -60,6 +60,13 @@ def test_every_key_stands_once():
             check(yaml.compose(file), path)
 
 
+def test_a_key_that_may_be_null_has_an_example():
+    """By which a value is checked, as by the default of the others."""
+    null = {f"{section}.{key}" for section, values in load_config().to_dict().items()
+            if isinstance(values, dict) for key, value in values.items() if value is None}
+    assert null == set(configs._OR_NULL)
+
+
 def test_settings_are_attributes():
     config = load_config()
     assert config.seed == 1

@@ -21,6 +21,7 @@ N_KILLS, N_KILLS_IN_WRITES = 15, 8  # of train.py and test.py together
 
 @pytest.fixture
 def workplace(tmp_path):
+    """A workplace of the test's own, in the place of all tests'."""
     build(tmp_path)
     return tmp_path
 

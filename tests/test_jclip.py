@@ -12,6 +12,7 @@ from PIL import Image
 
 from models import jclip
 from models.errors import UserError
+from models.jclip import preprocess
 from models.jclip.model import CLIP
 from models.jclip.preprocess import MEAN, STD, Preprocess
 from models.jclip.sizes import sizes_of
@@ -94,6 +95,18 @@ def test_preprocess_is_resize_crop_normalise(size, mode):
     expected = ((crop - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1)
     assert ours.shape == (3, 16, 16)
     np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(2000, 3), (5, 4000), (1, 900)])
+def test_a_long_image_is_cut_before_it_is_resized(size, monkeypatch):
+    """Within one level of what the resized whole gives, of which the crop is a small part."""
+    image = Image.fromarray(np.random.RandomState(0).randint(
+        0, 256, (size[1], size[0], 3), np.uint8))
+    ours = Preprocess(16).pixels(image)
+    monkeypatch.setattr(preprocess, "_LONGEST", 1000)
+    whole = Preprocess(16).pixels(image)
+    assert ours.shape == (16, 16, 3)
+    assert np.abs(ours.astype(int) - whole).max() <= 1
 
 
 def test_load_reads_plain_and_jittor_pickles(small_clip, images, tmp_path):

@@ -15,17 +15,13 @@ from models import features, memory
 from models.errors import UserError
 from models.lock import output_lock
 from models.shards import BATCHES, Shards
-from tests.workplace import ROOT, build, run
+from tests.workplace import ROOT
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    build(folder)
-    for script, more in (("train.py", []), ("test.py", ["--output", folder / "result.txt"])):
-        done = run(script, folder, *more)
-        assert done.returncode == 0, done.stderr[-2000:]
-    return folder
+@pytest.fixture
+def folder(trained):
+    """The workplace after training, with first.txt."""
+    return trained[0]
 
 
 # Memory
@@ -54,58 +50,58 @@ def test_halved_batches_give_the_same_features(small_clip, monkeypatch):
                                atol=1e-6)
 
 
-def test_with_little_memory_the_result_stays_the_same(trained, tmp_path):
+def test_with_little_memory_the_result_stays_the_same(folder, tmp_path):
     code = ("import runpy, sys; from models import memory; memory.free_memory = lambda: 200_000; "
             "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')")
     done = subprocess.run(
-        [sys.executable, "-c", code, "test.py", "--config", str(trained / "tiny.yaml"),
+        [sys.executable, "-c", code, "test.py", "--config", str(folder / "tiny.yaml"),
          "--output", str(tmp_path / "r.txt")], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "views at a time instead of" in done.stderr
-    assert (tmp_path / "r.txt").read_bytes() == (trained / "result.txt").read_bytes()
+    assert (tmp_path / "r.txt").read_bytes() == (folder / "first.txt").read_bytes()
 
 
 # Disks and folders
 
 
-def on_a_disk(folder, options, script):
-    """Command that runs a shell script where `folder` is a disk of its own."""
+def on_a_disk(place, options, script):
+    """Command that runs a shell script where `place` is a disk of its own."""
     mount = ["unshare", "-rm", "sh", "-c",
-             f"mount -t tmpfs -o {options} none {folder} && {script}", "sh"]
+             f"mount -t tmpfs -o {options} none {place} && {script}", "sh"]
     if not shutil.which("unshare") or subprocess.run(
-            ["unshare", "-rm", "mount", "-t", "tmpfs", "none", str(folder)]).returncode:
+            ["unshare", "-rm", "mount", "-t", "tmpfs", "none", str(place)]).returncode:
         pytest.skip("nothing can be mounted here")
     return mount
 
 
-def test_a_full_disk_leaves_the_older_files(trained, tmp_path):
+def test_a_full_disk_leaves_the_older_files(folder, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     for script, file, what in (
-            ("test.py", "result.txt", f"--output {disk}/result.txt"),
+            ("test.py", "first.txt", f"--output {disk}/first.txt"),
             ("train.py", "prompt_lora.pkl", f"output.checkpoint_dir={disk}")):
-        source = trained / ("weights" if script == "train.py" else "") / file
+        source = folder / ("weights" if script == "train.py" else "") / file
         done = subprocess.run(on_a_disk(disk, "size=256k", (
             f"cp {source} {disk}/{file} && (cat /dev/zero > {disk}/full; true) 2> /dev/null; "
-            f"{sys.executable} {script} --config {trained}/tiny.yaml {what}; code=$?; "
+            f"{sys.executable} {script} --config {folder}/tiny.yaml {what}; code=$?; "
             f"cmp {source} {disk}/{file} && exit $code")), cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 2, done.stderr[-2000:]
         assert "No space left on device" in done.stderr.splitlines()[-1]
         assert "make room" in done.stderr.splitlines()[-1]
 
 
-def test_a_read_only_folder_is_told(trained, tmp_path):
+def test_a_read_only_folder_is_told(folder, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     done = subprocess.run(on_a_disk(disk, "ro", (
-        f"exec {sys.executable} test.py --config {trained}/tiny.yaml --output {disk}/result.txt")),
+        f"exec {sys.executable} test.py --config {folder}/tiny.yaml --output {disk}/result.txt")),
         cwd=ROOT, capture_output=True, text=True)
     line = done.stderr.splitlines()[-1]
     assert done.returncode == 2 and "Read-only file system" in line and "make it writable" in line
 
 
-def test_a_data_folder_that_vanishes_is_told_and_the_older_result_stays(trained, tmp_path):
-    shutil.copytree(trained / "Dataset", tmp_path / "Dataset")
+def test_a_data_folder_that_vanishes_is_told_and_the_older_result_stays(folder, tmp_path):
+    shutil.copytree(folder / "Dataset", tmp_path / "Dataset")
     (tmp_path / "result.txt").write_text("older\n")
     code = ("import runpy, shutil, sys; from data import views; cut = views.Views.of\n"
             "def of(self, path, key=None):\n"
@@ -114,7 +110,7 @@ def test_a_data_folder_that_vanishes_is_told_and_the_older_result_stays(trained,
             "views.Views.of = of; sys.argv = sys.argv[1:]\n"
             "runpy.run_path(sys.argv[0], run_name='__main__')")
     done = subprocess.run(
-        [sys.executable, "-c", code, "test.py", "--config", str(trained / "tiny.yaml"), "--output",
+        [sys.executable, "-c", code, "test.py", "--config", str(folder / "tiny.yaml"), "--output",
          str(tmp_path / "result.txt"), f"data.root={tmp_path / 'Dataset'}"], cwd=ROOT,
         capture_output=True, text=True)
     line = done.stderr.splitlines()[-1]

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import run_script
+from tests.conftest import WITHOUT_ROOTS_RIGHTS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPT = """
@@ -136,7 +137,7 @@ def test_a_home_that_cannot_be_written_is_named(prepare, tmp_path, home):
         assert home in line and "JITTOR_HOME" in line
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None,
+@pytest.mark.skipif(not WITHOUT_ROOTS_RIGHTS,
                     reason="only root can give files away and do without root's rights")
 @pytest.mark.parametrize("there", [False, True])
 def test_a_cache_of_another_user_is_named(prepare, tmp_path, there):
@@ -144,8 +145,7 @@ def test_a_cache_of_another_user_is_named(prepare, tmp_path, there):
         assert prepare().returncode == 0
     for path in (tmp_path, *tmp_path.rglob("*")):
         os.chown(path, 65534, 65534, follow_symlinks=False)
-    line = refused(prepare(command=("setpriv", "--bounding-set", "-dac_override,-dac_read_search",
-                                    sys.executable, "-c")))
+    line = refused(prepare(command=(*WITHOUT_ROOTS_RIGHTS, sys.executable, "-c")))
     assert "ermission" in line and str(tmp_path) in line and "JITTOR_HOME" in line
 
 

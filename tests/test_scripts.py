@@ -8,73 +8,9 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
-from models.jclip.model import CLIP
 from models.jclip.weights import read_pickle, write_pickle
-from tests.conftest import SMALL, shapes_of
-from tests.reference.weights import random_state
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-COLOURS = [(220, 30, 30), (30, 200, 40), (40, 60, 220), (230, 220, 40), (200, 40, 210),
-           (40, 210, 210)]
-N_BASE = 4
-CLASSES = ["Animal_red_fox", "Animal_tree frog", "Object_blue_vase", "Food_lemon_pie",
-           "Car_pink_coupe", "Car_cyan_van"]
-
-
-def picture(label, seed):
-    random = np.random.RandomState([label, seed])
-    pixels = np.clip(np.array(COLOURS[label]) + random.normal(0, 25, (20, 24, 3)), 0, 255)
-    return Image.fromarray(pixels.astype(np.uint8))
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
-    """A folder with weights, data and a config whose training takes seconds."""
-    folder = tmp_path_factory.mktemp("workplace")
-    write_pickle(str(folder / "clip.pkl"), random_state(shapes_of(CLIP(SMALL))))
-    data = folder / "Dataset"
-    train = data / "TrainSet" / "TrainSet"
-    lines = []
-    for label in range(N_BASE):
-        (train / str(label)).mkdir(parents=True)
-        for i in range(3):
-            picture(label, i).save(train / str(label) / f"{i}.jpg")
-            lines.append(f"TrainSet/{label}/{i}.jpg {label}\r\n")
-    (data / "train.txt").write_bytes("".join(lines).encode())
-    (data / "classes.txt").write_bytes(b"\xef\xbb\xbf" + "\n\n".join(
-        f"{name} {i}" for i, name in enumerate(CLASSES)).encode())
-    (data / "TestSetB").mkdir()
-    labels = []
-    for i in range(12):
-        picture(i % 6, 50 + i).save(data / "TestSetB" / f"image_{i}.png")
-        labels.append(f"image_{i}.png {i % 6}\n")
-    (folder / "labels.txt").write_text("".join(labels))
-    (folder / "tiny.yaml").write_text(yaml.safe_dump({
-        "data": {"root": str(data), "shots": 2}, "workers": 1,
-        "clip": {"weights": str(folder / "clip.pkl")},
-        "output": {"checkpoint_dir": str(folder / "weights"), "cache_dir": str(folder / "cache")},
-        "prompts": {"dir": os.path.join(ROOT, "prompts"), "descriptions": False, "enlarged": 0},
-        "prompt": {"epochs": 1, "queue_every": 1}, "train": {"epochs": 2, "batch_size": 4},
-        "head": {"views": 2, "epochs": 20}, "mta": {"views": 3}}))
-    return folder
-
-
-def run(script, folder, *arguments, config="tiny.yaml"):
-    return subprocess.run(
-        [sys.executable, os.path.join(ROOT, script), "--config", str(folder / config),
-         *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=500)
-
-
-@pytest.fixture(scope="module")
-def trained(workplace):
-    """The workplace after training, and the lines of its first result."""
-    done = run("train.py", workplace)
-    assert done.returncode == 0, done.stderr[-2000:]
-    done = run("test.py", workplace, "--output", workplace / "first.txt")
-    assert done.returncode == 0, done.stderr[-2000:]
-    return workplace, (workplace / "first.txt").read_text().splitlines()
+from tests.workplace import N_BASE, ROOT, random_weights, run
 
 
 def test_every_image_gets_five_different_labels(trained):
@@ -181,6 +117,7 @@ def spoil_a_class(data):
     ("train.py", remove("train.txt"), [], ["train.txt"]),
     ("train.py", remove("TrainSet/TrainSet/2"), [], ["train.txt, line 7", "TrainSet/2/0.jpg"]),
     ("train.py", spoil("train.txt", b"TrainSet/0/0.jpg 6\n"), [], ["label 6", "0 to 5"]),
+    ("train.py", spoil("train.txt", b"../../x.jpg 0\n"), [], ["line 1", "'../../x.jpg' leaves"]),
     ("train.py", spoil_a_class, [], ["class 1", "tree frog"]),
     ("train.py", None, ["clip.weights=/nowhere/clip.pkl"], ["/nowhere/clip.pkl"]),
     ("train.py", None, ["lora.rnak=3"], ["lora.rnak", "lora.rank"]),
@@ -222,7 +159,7 @@ def test_a_missing_config_is_named(workplace):
 
 def test_weights_of_another_model_are_refused(trained, tmp_path):
     folder, _ = trained
-    state = random_state(shapes_of(CLIP(SMALL)))
+    state = random_weights()
     state["visual.proj"] = state["visual.proj"] + 1
     write_pickle(str(tmp_path / "other.pkl"), state)
     done = run("test.py", folder, f"clip.weights={tmp_path / 'other.pkl'}", "--output",

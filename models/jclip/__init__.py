@@ -9,6 +9,8 @@
 
 import os
 
+import numpy as np
+
 from models import runtime
 from models.errors import UserError
 from models.jclip.tokenizer import tokenize
@@ -40,7 +42,8 @@ def load(name_or_path, activation=None):
         PIL image into a Var (3, S, S).
 
     Raises:
-        UserError: no such file; a file that is no CLIP, or whose names and shapes do not fit.
+        UserError: no such file; a file that is no CLIP, or whose names and shapes do not fit,
+            or whose values are not finite.
     """
     runtime.prepare()  # the imports below are the first ones of Jittor
     import jittor as jt
@@ -61,9 +64,12 @@ def load(name_or_path, activation=None):
                             f"(known models: {', '.join(_FILES)})")
         path = fetch(name_or_path, path)
     weights = read_weights(path, activation)
+    for name, value in weights.state.items():
+        if 0 in value.shape:
+            raise UserError(f"{path}: {name} is an empty array; get the file again")
     try:
         sizes = sizes_of(weights.state, weights.heads, weights.activation)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, IndexError) as error:
         raise UserError(f"{path} holds no CLIP with a ViT or a ResNet ({error})") from error
     model = CLIP(sizes)
     parameters = dict(model.named_parameters())
@@ -71,5 +77,8 @@ def load(name_or_path, activation=None):
     # One at a time, so that they are not held twice. A sync between them would compute the
     # initial values of all the others.
     for name, parameter in parameters.items():
-        parameter.update(jt.array(as_float32(weights.state.pop(name))))
+        values = as_float32(weights.state.pop(name))
+        if not np.isfinite(values).all():
+            raise UserError(f"{path}: {name} has values that are not finite; get the file again")
+        parameter.update(jt.array(values))
     return model, Preprocess(sizes.image_size)

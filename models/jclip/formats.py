@@ -15,7 +15,6 @@ A file may leave out embedding rows of tokens that its model never saw: `token_e
 then tells which token each row of `token_embedding.weight` is of.
 """
 
-import json
 import os
 from typing import NamedTuple, Optional
 
@@ -26,6 +25,7 @@ from models.jclip.names import parameters_of, to_openai
 from models.jclip.torch_archive import read_torch_archive
 from models.jclip.unpickle import Refused
 from models.jclip.weights import read_pickle
+from models.untrusted import read_json, shown
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 EMBEDDING, EMBEDDING_ROWS = "token_embedding.weight", "token_embedding.rows"
@@ -86,7 +86,7 @@ def read_weights(path, activation=None):
         if not hasattr(value, "dtype") or value.dtype.kind not in "fiu":
             raise UserError(f"{path}: {name} is no array of numbers; these are no CLIP weights")
     activation = activation or known
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise UserError(
             f"{path} does not tell which GELU its model has; put the model's config.json beside "
             "it, or say activation='quick_gelu' (OpenAI's) or 'gelu' (LAION's)")
@@ -143,13 +143,16 @@ def _config_beside(path):
             config.get("text_config"), dict):
         vision, text = config["vision_config"], config["text_config"]
         # What transformers' CLIPConfig takes where its file is silent.
-        activations = {part.get("hidden_act", "quick_gelu") for part in (vision, text)}
+        activations = [part.get("hidden_act", "quick_gelu") for part in (vision, text)]
         heads = (vision.get("num_attention_heads", 12), text.get("num_attention_heads", 8))
-        if len(activations) > 1 or not activations <= set(ACTIVATIONS):
+        if activations not in [[known, known] for known in ACTIVATIONS]:
             raise UserError(f"{folder}/config.json asks for the activations "
-                            f"{sorted(map(str, activations))}; known is one of "
+                            f"{shown(activations)}; known is one of "
                             f"{', '.join(ACTIVATIONS)} for both encoders")
-        return activations.pop(), heads
+        if not all(type(n) is int and n > 0 for n in heads):
+            raise UserError(f"{folder}/config.json: num_attention_heads is {shown(heads)}; it must "
+                            "be a number above 0 for both encoders")
+        return activations[0], heads
     model = _read_json(os.path.join(folder, "open_clip_config.json")).get("model_cfg")
     if isinstance(model, dict):
         return ("quick_gelu" if model.get("quick_gelu") else "gelu"), None
@@ -159,8 +162,7 @@ def _config_beside(path):
 def _read_json(path):
     """The object in a JSON file; an empty dict if there is no such file."""
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = read_json(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

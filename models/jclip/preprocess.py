@@ -7,6 +7,7 @@ from PIL import Image
 # Channel mean and standard deviation of the pictures CLIP was trained on (OpenAI's clip.py).
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
+_LONGEST = 50  # how many times the crop's side a resized image may be long
 
 
 class Preprocess:
@@ -33,9 +34,16 @@ class Preprocess:
             size = (S, int(S * height / width))
         else:
             size = (int(S * width / height), S)
-        image = image.resize(size, Image.BICUBIC)
         left, top = (int(round((side - S) / 2.0)) for side in size)
-        image = image.crop((left, top, left + S, top + S))
+        if max(size) <= _LONGEST * S:
+            image = image.resize(size, Image.BICUBIC)
+            image = image.crop((left, top, left + S, top + S))
+        else:
+            # Only what the crop keeps, from where it lies in the image: the same pixels but for
+            # the last bit, where 20,000 x 1 pixels would first become gigabytes.
+            x, y = width / size[0], height / size[1]
+            image = image.resize((S, S), Image.BICUBIC, box=(
+                left * x, top * y, min(width, (left + S) * x), min(height, (top + S) * y)))
         return np.asarray(image.convert("RGB"))
 
 

@@ -63,10 +63,14 @@ def sizes_of(state, heads=None, activation="quick_gelu"):
 
     Raises:
         KeyError: a name that every CLIP has is missing.
+        ValueError: an array has too few axes, or a block between others is missing.
     """
     def depth(prefix):
         names = [n[len(prefix):] for n in state if n.startswith(prefix)]
-        return 1 + max((int(n.split(".")[0]) for n in names), default=-1)
+        blocks = {int(n.split(".")[0]) for n in names}
+        if blocks != set(range(len(blocks))):
+            raise ValueError(f"the blocks of {prefix} are not numbered 0 to {len(blocks) - 1}")
+        return len(blocks)
 
     def tower(width, prefix, n_heads):
         return TowerSizes(width, depth(prefix), n_heads or max(1, width // HEAD_WIDTH))

@@ -1,0 +1,70 @@
+"""Holds the arrays of a checkpoint against what they must be, before they are computed with."""
+
+import numpy as np
+
+from models.errors import UserError
+from models.jclip.tokenizer import encode
+from models.untrusted import shown
+
+# The axes of each array; a letter is of one length throughout a file: C base classes, K contexts
+# of M tokens, W text width, N images, D feature. Names and shapes in 'lora' are held against the
+# model when they are loaded into it.
+_HEAD = {"w": "CD", "bias": "C", "alpha": "C", "scale": "D", "shift": "D", "text": "CD"}
+_AXES = {"contexts": "KMW", "features": "ND", "head": _HEAD, "plain_head": _HEAD, "lora": {}}
+
+
+def check_parts(path, content, parts, sizes):
+    """Refuse a checkpoint whose arrays are not what training leaves.
+
+    Args:
+        path: for the message.
+        content: of `models.checkpoint.load_checkpoint`, which compared its settings.
+        parts: what it must hold beside the base classes, of 'lora', 'contexts', 'head',
+            'plain_head' and 'features'.
+        sizes: `models.jclip.sizes.CLIPSizes` of the model.
+
+    Raises:
+        UserError: a part is missing or no array of finite float32, or its shape does not fit
+            the model or the others.
+    """
+    if not all(part in content for part in ("base", *parts)):
+        raise UserError(f"{path} is no whole checkpoint of train.py; train again")
+    base, n_classes = content["base"], len(content["classes"])
+    if (not isinstance(base, np.ndarray) or base.ndim != 1 or base.dtype.kind not in "iu"
+            or not len(base) or not 0 <= base[0] <= base[-1] < n_classes
+            or not (base[1:] > base[:-1]).all()):
+        raise UserError(f"{path} is damaged: its base classes are no ascending labels below "
+                        f"{n_classes}; train again")
+    lengths = {"C": len(base), "D": sizes.embed_dim, "W": sizes.text.width}
+    if "contexts" in parts:
+        lengths["M"] = len(encode(content["config"]["prompt"]["init"]))
+    for part in parts:
+        _check(path, part, content[part], _AXES[part], lengths)
+
+
+def _check(path, name, value, axes, lengths):
+    """Check an array, or a dict of them.
+
+    Args:
+        axes: a letter an axis; {key: axes} of a dict, {} of one with any keys and shapes.
+        lengths: {letter: length} as far as it is known; gains what this array tells.
+    """
+    def fail(what):
+        raise UserError(f"{path} is damaged: {name} {what}; train again")
+
+    if isinstance(axes, dict):
+        if not isinstance(value, dict) or axes and set(value) != set(axes):
+            fail(f"is no dict with {', '.join(axes) or 'arrays'}")
+        for key, item in value.items():
+            if not isinstance(key, str):
+                fail(f"has the name {shown(key)}")
+            _check(path, f"{name}.{key[:60]}", item, axes.get(key), lengths)
+        return
+    if not isinstance(value, np.ndarray) or value.dtype != np.float32:
+        fail("is no array of float32")
+    if axes is not None:
+        wanted = [lengths.setdefault(axis, n) for axis, n in zip(axes, value.shape)]
+        if list(value.shape) != wanted or len(axes) != value.ndim or 0 in value.shape:
+            fail(f"has the shape {value.shape}, which does not fit the others or the model")
+    if not np.isfinite(value).all():
+        fail("has values that are not finite")
