@@ -144,3 +144,20 @@ def test_the_set_can_be_drawn_from_the_command_line(root, tmp_path):
     assert done.returncode == 0, done.stderr
     with Image.open(sheet) as image:
         assert image.size == (12 * SIZE, len(DOMAINS) * SIZE)
+
+
+def test_two_runs_give_the_same_bytes_whatever_the_number_of_threads(root, tmp_path):
+    results = []
+    for workers in (0, 2):
+        folder = tmp_path / str(workers)
+        settings = [f"data.root={root}", f"workers={workers}", "train.epochs=1", "prompt.epochs=1",
+                    "prompt.queue_every=1", "head.views=2", "mta.views=2",
+                    f"output.checkpoint_dir={folder}/weights", f"output.cache_dir={folder}/cache"]
+        for script, more in (("train.py", []), ("test.py", ["--output", f"{folder}/result.txt"])):
+            done = subprocess.run(
+                [sys.executable, script, "--config", SAMPLE, *more, *settings], cwd=ROOT,
+                capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr[-2000:]
+        results.append((folder / "result.txt").read_bytes())
+    assert results[0] == results[1]
+    assert len(set(results[0].split(b"\n"))) > 1000
