@@ -99,7 +99,7 @@ def write_checkpoints(sizes, config, folder):
     lora.freeze(model)
     classes = read_classes(os.path.join(config.data.root, config.data.classes))
     C, D = len(classes) - sizes["new"], model.sizes.embed_dim
-    challenge = Challenge(classes, np.arange(C), np.arange(C, len(classes)), [], [])
+    challenge = Challenge(classes, np.arange(C), np.arange(C, len(classes)), [], [], [])
     words = jclip.tokenize(inputs.CONTEXT_WORDS)[0]
     start = model.token_embedding(jt.array(words[1:words.argmax()])).numpy()  # (M, W)
     contexts = start + random.normal(0, 0.01, (config.prompt.queue_length, *start.shape))

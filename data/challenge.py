@@ -75,7 +75,9 @@ def read_samples(path, folders, n_classes):
         if not 0 <= label < n_classes:
             raise UserError(f"{where}: label {label} is outside the class list "
                             f"(0 to {n_classes - 1})")
-        samples.append(Sample(_find_image(text, folders, where), label))
+        # Lists write TrainSet once, twice or not at all, and so do the archives on disk.
+        inside = re.sub(r"^(.*?/)?(TrainSet/)+", "", text)
+        samples.append(Sample(find_image((text, inside), folders, where), label))
     return samples
 
 
@@ -88,6 +90,7 @@ class Challenge(NamedTuple):
         new: int array, the others.
         train: list of `Sample`, the shots to train on; labels as in `classes`.
         held_back: list of `Sample`, the other training images.
+        validation: list of `Sample`, a few that are not trained on: the temperature's.
     """
 
     classes: list
@@ -95,6 +98,7 @@ class Challenge(NamedTuple):
     new: np.ndarray
     train: list
     held_back: list
+    validation: list
 
 
 def load_challenge(settings, seed):
@@ -108,26 +112,48 @@ def load_challenge(settings, seed):
         `Challenge`.
 
     Raises:
-        UserError: see `read_classes` and `read_samples`; or data.shots is below 1, or the
-            seed is no 32-bit number.
+        UserError: see `read_classes`, `read_samples` and `few_shot`.
+    """
+    classes = read_classes(os.path.join(settings.root, settings.classes))
+    folders = training_folders(settings.root)
+    samples = read_samples(os.path.join(settings.root, settings.train_list), folders,
+                           len(classes))
+    train = None
+    if settings.shots_file is not None:
+        train = read_samples(settings.shots_file, folders, len(classes))
+    return few_shot(classes, samples, settings, seed, train)
+
+
+def few_shot(classes, samples, settings, seed, train=None, validation=None):
+    """A `Challenge` of some of the training images.
+
+    Args:
+        classes: list of `ClassName` by label.
+        samples: list of `Sample`, all training images.
+        settings: the config's section `data`, for `shots` and `val_shots`.
+        seed: chooses the shots, and among the rest the validation images.
+        train: list of `Sample`, the shots where they are given.
+        validation: list of `Sample` to choose the validation images from where they are no
+            training images.
+
+    Raises:
+        UserError: data.shots is below 1, or the seed is no 32-bit number.
     """
     if settings.shots < 1:
         raise UserError(f"data.shots is {settings.shots}; it must be at least 1")
     if not 0 <= seed < 2 ** 32:
         raise UserError(f"seed is {seed}; it must be 0 to 2**32 - 1")
-    classes = read_classes(os.path.join(settings.root, settings.classes))
-    folders = training_folders(settings.root)
-    samples = read_samples(os.path.join(settings.root, settings.train_list), folders,
-                           len(classes))
-    if settings.shots_file is None:
+    if train is None:
         train, held_back = choose_shots(samples, settings.shots, seed)
     else:
-        train = read_samples(settings.shots_file, folders, len(classes))
         chosen = set(train)
         held_back = [sample for sample in samples if sample not in chosen]
     base = np.unique([s.label for s in train])
+    rest = held_back if validation is None else validation
+    validation, _ = choose_shots(rest, settings.val_shots, seed)
+    validation = [sample for sample in validation if sample.label in base]
     return Challenge(classes, base, np.setdiff1d(np.arange(len(classes)), base), train,
-                     held_back)
+                     held_back, validation)
 
 
 def read_labels(path, n_classes):
@@ -197,18 +223,42 @@ def choose_shots(samples, shots, seed):
     return chosen, held_back
 
 
-def _rows(path, form):
-    """(where, text, label) of each line that is not blank."""
+def read_text(path):
+    """The text of a UTF-8 file, without a byte-order mark; a `UserError` names what is wrong."""
     try:
         with open(path, encoding="utf-8-sig") as file:
-            lines = file.read().splitlines()
+            return file.read()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; see the README for the layout "
                         "of the data") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it") from error
+
+
+def find_image(names, folders, where):
+    """The path of the first file that is there.
+
+    Args:
+        names: how its path may be written; the first stands in the message.
+        folders: where relative ones may start.
+        where: the place that lists it, for the message.
+
+    Raises:
+        UserError: there is none.
+    """
+    for folder in folders:
+        for name in names:
+            path = os.path.normpath(os.path.join(folder, name))
+            if os.path.isfile(path):
+                return path
+    raise UserError(f"{where}: no image {names[0]}; looked in "
+                    f"{', '.join(map(os.path.normpath, folders))}")
+
+
+def _rows(path, form):
+    """(where, text, label) of each line that is not blank."""
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         text, _, label = line.strip().rpartition(" ")
@@ -219,15 +269,3 @@ def _rows(path, form):
     if not rows:
         raise UserError(f"{path} is empty; it needs lines '{form}'")
     return rows
-
-
-def _find_image(name, folders, where):
-    # Lists write TrainSet once, twice or not at all, and so do the archives on disk.
-    inside = re.sub(r"^(.*?/)?(TrainSet/)+", "", name)
-    for folder in folders:
-        for candidate in (name, inside):
-            path = os.path.normpath(os.path.join(folder, candidate))
-            if os.path.isfile(path):
-                return path
-    raise UserError(f"{where}: no image {name}; looked in "
-                    f"{', '.join(map(os.path.normpath, folders))}")

@@ -1,4 +1,4 @@
-"""What predictions are worth: accuracies, their harmonic mean, and how well scores separate."""
+"""What predictions are worth: accuracies, separation by scores, and trust in probabilities."""
 
 import numpy as np
 
@@ -52,3 +52,23 @@ def fpr_at_recall(scores, positive, recall=0.95):
     if positive.all() or not positive.any():
         return float("nan")
     return float((scores[~positive] >= recall_threshold(scores[positive], recall)).mean())
+
+
+def expected_calibration_error(confidences, right, n_bins=15):
+    """How far confidence is from accuracy (Guo et al. 2017, arXiv 1706.04599, equation 3).
+
+    Args:
+        confidences: float array (N,), probability of the first label, in [0, 1].
+        right: bool array (N,), whether that label is the image's.
+        n_bins: bins of equal width; a confidence at a border is of the lower bin.
+
+    Returns:
+        float in [0, 1]: the mean over bins, by their share of the images, of the gap between
+        mean confidence and share of right labels; NaN for no images.
+    """
+    if len(confidences) == 0:
+        return float("nan")
+    bins = np.clip(np.ceil(confidences * n_bins).astype(int) - 1, 0, n_bins - 1)
+    # A bin's share times its gap of means is the gap of its sums over N.
+    gaps = (np.bincount(bins, confidences, n_bins) - np.bincount(bins, right, n_bins))
+    return float(np.abs(gaps).sum() / len(confidences))

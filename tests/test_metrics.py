@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from data.metrics import accuracy, auroc, fpr_at_recall, harmonic_mean
+from data.metrics import (
+    accuracy,
+    auroc,
+    expected_calibration_error,
+    fpr_at_recall,
+    harmonic_mean,
+)
 
 
 @pytest.mark.parametrize("k, expected", [(1, 0.25), (2, 0.5), (3, 0.75), (5, 0.75)])
@@ -91,3 +97,35 @@ def test_fpr_at_recall_is_the_lowest_that_reaches_it(n, recall):
     negatives = positives - 0.5  # one below each positive
     reaching = [t for t in positives if (positives >= t).mean() >= recall]
     assert fpr(positives, negatives, recall=recall) == (negatives >= max(reaching)).mean()
+
+
+def test_calibration_error_by_hand():
+    # Two bins of ten: 0.85 is right twice in four (gap 0.35), 0.35 in one of one (gap 0.65).
+    confidences = np.array([0.85, 0.85, 0.85, 0.85, 0.35])
+    right = np.array([True, True, False, False, True])
+    assert expected_calibration_error(confidences, right, 10) == pytest.approx(
+        0.8 * 0.35 + 0.2 * 0.65)
+
+
+def test_calibration_error_averages_within_a_bin_alone():
+    # In one bin too low and too high confidence cancel, in two they do not.
+    confidences, right = np.array([0.4, 0.6]), np.array([True, False])
+    assert expected_calibration_error(confidences, right, 1) == pytest.approx(0.0)
+    assert expected_calibration_error(confidences, right, 2) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("n_bins", [1, 7, 15])
+def test_calibration_error_is_what_counting_bin_by_bin_gives(n_bins):
+    rng = np.random.RandomState(3)
+    confidences, right = np.append(rng.rand(200), [0.0, 1.0]), rng.rand(202) < 0.5
+    expected = 0.0
+    for b in range(n_bins):
+        inside = (confidences > b / n_bins) & (confidences <= (b + 1) / n_bins)
+        inside |= (confidences == 0) & (b == 0)
+        if inside.any():
+            expected += inside.mean() * abs(confidences[inside].mean() - right[inside].mean())
+    assert expected_calibration_error(confidences, right, n_bins) == pytest.approx(expected)
+
+
+def test_calibration_error_of_no_images_is_nan():
+    assert math.isnan(expected_calibration_error(np.zeros(0), np.zeros(0, bool)))
