@@ -11,6 +11,7 @@ from models.errors import UserError
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _DEFAULTS = os.path.join(_FOLDER, "default.yaml")
 COMPETITION, SAMPLE = "configs/competition.yaml", "configs/sample.yaml"
+OWN_RUNS = os.path.join("test_pkl", "own")  # a folder for each of the own data sets
 
 # Keys that take a list as well as what their default is.
 _OR_A_LIST = {"lora.positions"}
@@ -37,12 +38,14 @@ class Config:
         return self._values
 
 
-def load_config(path=None, overrides=()):
+def load_config(path=None, overrides=(), changes=None):
     """The merged settings.
 
     Args:
         path: YAML file of differences from `configs/default.yaml`, or None.
         overrides: strings 'section.key=value', the value in YAML.
+        changes: nested dict of settings that count more than the file's and less than the
+            overrides, or None.
 
     Raises:
         UserError: no such file, bad YAML, an unknown key (the nearest known one is named), or
@@ -51,6 +54,7 @@ def load_config(path=None, overrides=()):
     values = _read_yaml(_DEFAULTS)
     if path is not None:
         _merge(values, _read_yaml(path), path)
+    _merge(values, changes or {}, "saved settings")
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -63,6 +67,21 @@ def load_config(path=None, overrides=()):
             value = {part: value}
         _merge(values, value, "command line")
     return Config(values)
+
+
+def own_pictures_config(images, new_classes=None, path=None, overrides=()):
+    """The settings to train on own pictures with: all defaults, or a file's.
+
+    Args:
+        images: folder or CSV, after whose name the folders of weights and features are named.
+        new_classes: file of names, or None.
+        path, overrides: see `load_config`.
+    """
+    name = os.path.splitext(os.path.basename(os.path.abspath(images)))[0]
+    return load_config(path, overrides, {
+        "data": {"images": images, "new_classes": new_classes},
+        "output": {"checkpoint_dir": os.path.join(OWN_RUNS, name),
+                   "cache_dir": os.path.join("cache", "own", name)}})
 
 
 def config_path(named):
