@@ -1,12 +1,14 @@
 """Trains the learned prompt, LoRA and the head on a few images a class.
 
     python train.py [--config configs/photos.yaml] [--stage 1|2] [key=value …]
+    python train.py --images DIR|CSV [--new-classes FILE] …     (own pictures)
 
 Stage 1 tunes CLIP: a learned prompt (CoOp, Zhou et al. 2021, arXiv 2109.01134) and LoRA in
 its encoders (Zanella and Ben Ayed 2024, arXiv 2405.18541). Stage 2 fits the head (LP++, Huang
 et al. 2024, arXiv 2404.02285) on the tuned model's frozen features, and notes how the
-original CLIP sees the training images, from which test.py tells base from new.
-Without --stage it does both.
+original CLIP sees the training images, from which test.py tells base from new, and how both
+see images that were not trained on, from which it has its temperature. Without --stage it
+does both.
 """
 
 import argparse
@@ -24,9 +26,9 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from configs import config_path, format_config, load_config
-from data.challenge import load_challenge
+from configs import config_path, format_config, load_config, own_pictures_config
 from data.sample import ensure_sample
+from data.sources import load_data
 from data.views import Views, decode, read_ahead, view_batches
 from models import jclip, lora
 from models.checkpoint import fingerprint, load_checkpoint, made_with, save_checkpoint
@@ -53,20 +55,24 @@ STAGE_1 = ("seed", "data.shots", "data.shots_file", "prompts", "prompt", "lora",
 
 def main():
     arguments = parse()
-    config = load_config(config_path(arguments.config), arguments.overrides)
+    if arguments.images is None:
+        config = load_config(config_path(arguments.config), arguments.overrides)
+    else:
+        config = own_pictures_config(arguments.images, arguments.new_classes, arguments.config,
+                                     arguments.overrides)
     log(format_config(config))
     runtime.use_accelerator()
-    if config.data.sample:
+    if config.data.sample and config.data.images is None:
         ensure_sample(config.data.root)
-    challenge = load_challenge(config.data, config.seed)
-    challenge = challenge._replace(train=decodable(challenge, config.workers))
-    log(f"{len(challenge.base)} base classes with {len(challenge.train)} images, "
-        f"{len(challenge.new)} new classes")
+    library = PromptLibrary(config.prompts.dir)
+    challenge = with_decodable(load_data(config.data, config.seed, library), config.workers)
+    log(f"{len(challenge.base)} base classes with {len(challenge.train)} images "
+        f"(data.shots={config.data.shots}), {len(challenge.validation)} more for the "
+        f"temperature (data.val_shots={config.data.val_shots}), {len(challenge.new)} new classes")
     np.random.seed(config.seed)  # LoRA's start
 
     model, preprocess = jclip.load(config.clip.weights)
     lora.freeze(model)
-    library = PromptLibrary(config.prompts.dir)
     base_classes = [challenge.classes[label] for label in challenge.base]
     prompts = handcrafted_prompts(library, base_classes, config.prompts)
     learner = PromptLearner(model, [library.name(c) for c in base_classes], config.prompt.init)
@@ -97,32 +103,48 @@ def main():
             noted = base_image_features(original, origin["clip"], preprocess, paths, prompts,
                                         config, arguments.restart)
             heads = fit_heads(features, labels, text, tuned.scale(), config)
+            held_back = held_back_features(
+                original, tuned, handcrafted_prompts(library, challenge.classes, config.prompts),
+                text, preprocess, challenge.validation, config, origin["clip"], stage_1_path,
+                arguments.restart)
             save_checkpoint(os.path.join(folder, "ood.pkl"), origin, {"features": noted})
+            save_checkpoint(os.path.join(folder, "calibration.pkl"), origin, held_back)
             save_checkpoint(os.path.join(folder, "head.pkl"), origin, heads)
             states.remove()
+            log(f"trained: {folder}")
 
 
 def parse():
     """The command line's arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", help="YAML file; by default what is here decides")
+    parser.add_argument("--images", metavar="DIR|CSV", help="own pictures: a folder of class "
+                        "folders, or a CSV 'path,label'")
+    parser.add_argument("--new-classes", metavar="FILE", help="with --images: names, one a line, "
+                        "of classes without pictures")
     parser.add_argument("--stage", type=int, choices=(1, 2), help="only this one")
     parser.add_argument("--restart", action="store_true",
                         help="start over instead of going on from where a stopped run was")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
-    return parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args()
+    if arguments.new_classes is not None and arguments.images is None:
+        parser.error("--new-classes needs --images")
+    return arguments
 
 
-def decodable(challenge, n_threads):
-    """The shots that can be decoded; a warning has named the others."""
-    images = read_ahead(lambda sample: decode(sample.path) is not None, challenge.train,
-                        n_threads, ahead=8)
-    kept = [sample for sample, image in zip(challenge.train, images) if image]
-    empty = sorted(set(challenge.base) - {sample.label for sample in kept})
+def with_decodable(challenge, n_threads):
+    """The `Challenge` without images that cannot be decoded; a warning has named them."""
+    def decodable(samples):
+        images = read_ahead(lambda sample: decode(sample.path) is not None, samples, n_threads,
+                            ahead=8)
+        return [sample for sample, image in zip(samples, images) if image]
+
+    train = decodable(challenge.train)
+    empty = sorted(set(challenge.base) - {sample.label for sample in train})
     if empty:
         raise UserError(f"class {empty[0]} ({challenge.classes[empty[0]].name}): none of its "
                         "training images can be decoded; replace one of them")
-    return kept
+    return challenge._replace(train=train, validation=decodable(challenge.validation))
 
 
 def tune(model, learner, preprocess, paths, labels, prompts, config, states):
@@ -275,6 +297,38 @@ def base_image_features(model, clip, preprocess, paths, prompts, config, restart
         shards, views,
         lambda pixels: mta_features(encode_views(model, pixels), text, model.scale(), config.mta),
         config.workers, "original CLIP", restart)
+
+
+def held_back_features(original, tuned, prompts, tuned_text, preprocess, samples, config, clip,
+                       stage_1_path, restart):
+    """MTA features by both CLIPs of images that were not trained on, as test.py looks at images.
+
+    Args:
+        original, tuned: CLIPs. prompts: list (C) of lists of texts of all classes.
+        tuned_text: Var (C_base, D). samples: list (N) of `Sample`.
+        clip, stage_1_path: what the models are known by.
+
+    Returns:
+        {'modes', 'tuned_modes': arrays (N, D), 'labels': int array (N,)}.
+    """
+    text, scale = class_features(original, prompts), original.scale()
+    views = Views(preprocess, config.mta.views, config.mta.scale, config.seed)
+    shards = Shards(config.output.cache_dir, "held_back_features",
+                    [clip, files_checksum([stage_1_path]), config.mta.to_dict(), prompts,
+                     views.identity], [sample.path for sample in samples],
+                    config.test.batch_size)
+
+    def encode(pixels):
+        zero_shot = encode_views(original, pixels[:, :config.mta.zero_shot_views])
+        return np.stack([
+            mta_features(zero_shot, text, scale, config.mta),
+            mta_features(encode_views(tuned, pixels), tuned_text, scale, config.mta)], axis=1)
+
+    features = np.zeros((0, 2, tuned_text.shape[1]), np.float32)
+    if samples:
+        features = features_of(shards, views, encode, config.workers, "held-back images", restart)
+    return {"modes": features[:, 0], "tuned_modes": features[:, 1],
+            "labels": np.array([sample.label for sample in samples], int)}
 
 
 def features_of(shards, views, encode, n_threads, description, restart):

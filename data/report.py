@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from data.metrics import accuracy, auroc, fpr_at_recall, harmonic_mean
+from data.metrics import (
+    accuracy,
+    auroc,
+    expected_calibration_error,
+    fpr_at_recall,
+    harmonic_mean,
+)
 
 
 def print_report(classes, base, rankings, scores, taken_for_base, labels):
@@ -36,6 +42,22 @@ def print_report(classes, base, rankings, scores, taken_for_base, labels):
         if rows.any():
             print(f"  {domain or 'no domain':<16} {rows.sum():6d} images   "
                   f"top-1 {percent(accuracy(rankings[rows], labels[rows]))}")
+
+
+def print_calibration(answers, labels, temperature):
+    """How far the first label's probability is from its being right, without and with temperature.
+
+    Args:
+        answers: `models.classifier.Answers`.
+        labels: int array (N,), -1 where unknown; such images do not count.
+        temperature: of base images.
+    """
+    known = labels >= 0
+    right = (answers.labels[:, 0] == labels)[known]
+    before, after = (expected_calibration_error(each[known, 0], right)
+                     for each in (answers.plain, answers.probabilities))
+    print(f"calibration error (15 bins) {percent(before)} before, {percent(after)} after "
+          f"temperature {temperature:.2f}")
 
 
 def print_ablation(rows, final_rankings, base, new, labels):

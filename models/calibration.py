@@ -11,7 +11,7 @@ TEMPERATURES = (1e-2, 1e2)  # looked through; outside it no image's probability 
 def probabilities(logits, temperature=1.0):
     """Softmax of logits (N, C) divided by a temperature; float64 array (N, C)."""
     scaled = np.asarray(logits, np.float64) / temperature
-    odds = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    odds = np.exp(scaled - scaled.max(axis=1, keepdims=True, initial=-np.inf))
     return odds / odds.sum(axis=1, keepdims=True)
 
 
