@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_bytes(trained, tmp_path):
     for script, arguments in (("train.py", []), ("test.py", ["--output", output])):
         done = run(script, folder, *arguments, *settings)
         assert done.returncode == 0, done.stderr[-2000:]
-    for name in ("prompt_lora.pkl", "head.pkl", "ood.pkl"):
+    for name in ("prompt_lora.pkl", "head.pkl", "ood.pkl", "calibration.pkl"):
         ours, first = (read_pickle(str(place / name)) for place in (weights, folder / "weights"))
         for key in set(ours) - {"config"}:
             np.testing.assert_equal(ours[key], first[key], err_msg=f"{name} {key}")
@@ -155,7 +155,8 @@ def test_train_sh_runs_both_stages(workplace, tmp_path):
                           env={**os.environ, "PATH": os.path.dirname(sys.executable) + ":"
                                + os.environ["PATH"]})
     assert done.returncode == 0, done.stderr[-2000:]
-    assert sorted(os.listdir(tmp_path / "w")) == ["head.pkl", "ood.pkl", "prompt_lora.pkl"]
+    assert sorted(os.listdir(tmp_path / "w")) == ["calibration.pkl", "head.pkl", "ood.pkl",
+                                                  "prompt_lora.pkl"]
 
 
 def spoil(name, content):
