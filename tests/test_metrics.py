@@ -11,6 +11,9 @@ from data.metrics import (
     expected_calibration_error,
     fpr_at_recall,
     harmonic_mean,
+    reliability,
+    roc,
+    threshold_curve,
 )
 
 
@@ -129,3 +132,46 @@ def test_calibration_error_is_what_counting_bin_by_bin_gives(n_bins):
 
 def test_calibration_error_of_no_images_is_nan():
     assert math.isnan(expected_calibration_error(np.zeros(0), np.zeros(0, bool)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_threshold_curve_is_what_a_plain_loop_counts(seed):
+    rng = np.random.RandomState(seed)
+    scores = rng.randint(8, size=40) / 2.0
+    is_base, base_right, new_right = rng.rand(3, 40) < 0.6
+    thresholds, base, new, harmonic = threshold_curve(scores, is_base, base_right, new_right)
+    assert thresholds[0] == scores.min() and thresholds[-1] == np.inf
+    for i, threshold in enumerate(thresholds):
+        right = {True: [], False: []}
+        for n in range(40):
+            decided_base = scores[n] >= threshold
+            right[is_base[n]].append(decided_base == is_base[n]
+                                     and (base_right if decided_base else new_right)[n])
+        assert base[i] == pytest.approx(np.mean(right[True]))
+        assert new[i] == pytest.approx(np.mean(right[False]))
+        assert harmonic[i] == pytest.approx(harmonic_mean(base[i], new[i]))
+
+
+def test_the_area_below_the_roc_curve_is_the_auroc():
+    rng = np.random.RandomState(0)
+    positive = rng.rand(60) < 0.4
+    scores = rng.randint(9, size=60) + 3 * positive
+    false_positive, true_positive = roc(scores, positive)
+    assert (false_positive[0], true_positive[0]) == (0, 0)
+    assert (false_positive[-1], true_positive[-1]) == (1, 1)
+    assert np.trapz(true_positive, false_positive) == pytest.approx(auroc(scores, positive))
+
+
+def test_reliability_by_hand():
+    counts, confidences, accuracies = reliability(
+        np.array([0.1, 0.3, 0.9, 0.7, 1.0]), np.array([False, True, True, True, False]), n_bins=2)
+    np.testing.assert_array_equal(counts, [2, 3])
+    np.testing.assert_allclose(confidences, [0.2, 2.6 / 3])
+    np.testing.assert_allclose(accuracies, [0.5, 2 / 3])
+
+
+@pytest.mark.filterwarnings("error")
+def test_reliability_of_an_empty_bin_is_nan():
+    counts, confidences, accuracies = reliability(np.array([0.95]), np.array([True]))
+    assert counts[0] == 0 and math.isnan(confidences[0]) and math.isnan(accuracies[0])
+    assert counts[9] == accuracies[9] == 1
