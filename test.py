@@ -13,15 +13,24 @@ import csv
 import io
 import os
 import sys
+import time
+import warnings
 
 from models import runtime
 from models.errors import UserError, run_script, show_warnings_in_one_line
 
 run_script(runtime.prepare)  # before the imports below, which need Jittor and its packages
 
+import numpy as np
+
 from configs import config_path, load_config
 from data.challenge import read_classes
-from data.report import print_ablation, print_calibration, print_report
+from data.report import (
+    ablation_table,
+    print_ablation,
+    print_calibration,
+    print_report,
+)
 from data.sample import ensure_sample
 from data.sources import images_to_classify
 from models.checkpoint import config_of_run, last_own_run
@@ -29,6 +38,9 @@ from models.classifier import answer, base_logits, load_trained, look_at, text_l
 from models.jclip.weights import write_atomically
 from models.lock import output_lock
 from models.shards import Shards
+from runs.gather import gather
+from runs.log import RunLog
+from runs.record import summary_of, write_record
 
 
 def main():
@@ -50,18 +62,21 @@ def main():
     runtime.use_accelerator()
     if data.sample and not own:
         ensure_sample(data.root)
+    start = time.perf_counter()
     classes = None if own else read_classes(os.path.join(data.root, data.classes))
     trained = load_trained(config, classes)
     images = images_to_classify(data, trained.classes, labels_path)
     if arguments.ablate and images.labels is None:
         raise UserError(f"--ablate needs labels, and {data.images} has none that were trained")
+    # The report moves the threshold: where there are labels, both models look at all images.
+    everything = images.labels is not None
     with output_lock(f"{arguments.output}.lock"):
         shards = Shards(config.output.cache_dir, "test_images",
-                        [trained.origin, config.mta.to_dict(), config.seed, arguments.ablate],
+                        [trained.origin, config.mta.to_dict(), config.seed, everything],
                         images.paths, config.test.batch_size)
         if arguments.restart:
             shards.remove()
-        seen = look_at(shards, trained, config, everything=arguments.ablate)
+        seen = look_at(shards, trained, config, everything)
         answers = answer(trained, seen, config.fusion)
         lines = [" ".join([name, *map(str, labels)]) + "\n"
                  for name, labels in zip(images.names, answers.labels)]
@@ -74,8 +89,31 @@ def main():
         print_report(trained.classes, trained.base, answers.labels, seen.scores, seen.is_base,
                      images.labels)
         print_calibration(answers, images.labels, trained.temperature)
+    ablation = []
     if arguments.ablate:
-        ablate(trained, seen, answers.labels, images.labels, config.fusion)
+        ablation = ablate(trained, seen, answers.labels, images.labels, config.fusion)
+        print_ablation(ablation)
+    labels = np.full(len(lines), -1) if images.labels is None else images.labels
+    record = gather(images, labels, trained, seen, answers, config)
+    leave(config.output.checkpoint_dir,
+          {**record, "ablation": ablation, "seconds": time.perf_counter() - start})
+
+
+def leave(folder, record):
+    """Leave the record, a line of the log and, where labels are known, the page in a run folder.
+
+    The result is written by now, so a folder that cannot be written is only warned of.
+    """
+    try:
+        write_record(folder, record)
+        run_log = RunLog(folder)
+        run_log.begin("test")
+        run_log.write(record["seconds"], images=len(record["names"]), **summary_of(record))
+        if (record["labels"] >= 0).any():
+            from runs.page import write_run_page  # here, as it loads matplotlib
+            log(f"{write_run_page(folder)}: the run's page")
+    except OSError as error:
+        warnings.warn(f"no report: {error}", stacklevel=1)
 
 
 def parse():
@@ -123,7 +161,7 @@ def table(names, classes, answers, scores):
 
 
 def ablate(trained, seen, rankings, labels, fusion):
-    """Print top-1 as the parts are added, all from the same features."""
+    """Top-1 as the parts are added, all from the same features: `ablation_table`."""
     zero_shot, zero_shot_mta = (text_logits(trained, features, trained.zero_shot_text)
                                 for features in (seen.whole, seen.modes))
     base, new = zero_shot[:, trained.base], zero_shot[:, trained.new]
@@ -131,7 +169,7 @@ def ablate(trained, seen, rankings, labels, fusion):
     def fused(head):
         return base_logits(trained, seen.whole, seen.tuned_whole, fusion, head)
 
-    print_ablation([
+    return ablation_table([
         ("zero-shot", base, new),
         ("+ learned prompt", text_logits(trained, seen.whole, trained.prompt_text), new),
         ("+ queue average", text_logits(trained, seen.whole, trained.queue_text), new),

@@ -8,8 +8,7 @@ from models.errors import UserError
 from runs import figures
 from runs.elements import figure, header, points, section, table, text, write_html
 from runs.log import read_log
-from runs.page import summary_of
-from runs.record import RECORD_NAME, read_record
+from runs.record import RECORD_NAME, read_record, summary_of
 
 # Settings that tell one run from its repetition.
 REPEATED = ("seed", "output.checkpoint_dir", "output.cache_dir")

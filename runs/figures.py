@@ -254,25 +254,33 @@ def threshold_sweep(scores, is_base, base_right, new_right, threshold):
     return svg(draw, 240)
 
 
-def calibration(confidence, right):
-    """Reliability diagram: how often predictions are right against how often they claim it."""
-    counts, confidences, accuracies = reliability(confidence, right)
+def calibration(confidence, plain_confidence, right):
+    """Reliability diagram: how often predictions are right against how often they claim it.
+
+    Args:
+        confidence, plain_confidence: with and without the temperature; equal without one.
+        right: bool array.
+    """
+    counts, claimed, accuracies = reliability(confidence, right)
     seen = counts > 0
 
     def draw(figure):
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        axes.vlines(100 * confidences[seen], 100 * confidences[seen], 100 * accuracies[seen],
-                    color=NEW, linewidth=1.5)
-        axes.plot(100 * confidences[seen], 100 * accuracies[seen], color=BASE, marker="o",
+        if not np.array_equal(confidence, plain_confidence):
+            plain_counts, *plain = reliability(plain_confidence, right)
+            x, y = (100 * each[plain_counts > 0] for each in plain)
+            axes.plot(x, y, color=MUTED, linewidth=1.2)
+            axes.annotate("without temperature", (x[-1], y[-1]), (-4, -12), color=MUTED,
+                          ha="right", textcoords="offset points")
+        axes.plot(100 * claimed[seen], 100 * accuracies[seen], color=BASE, marker="o",
                   markersize=6)
         axes.annotate("right as often\nas it claims", (34, 36), (-4, 6), ha="right",
                       textcoords="offset points", color=MUTED)
         axes.set(ylabel="% that are right", ylim=(0, 104), xlim=(0, 102))
         below.bar(10 * np.arange(10) + 5, counts, width=9, color=BASE, alpha=0.45)
-        below.set(xlabel="confidence in %", ylabel="images")
+        below.set(xlabel="confidence in %", ylabel="images", yticks=[])
         below.grid(False)
-        below.set_yticks([])
 
     return svg(draw, 330)
 

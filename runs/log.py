@@ -5,7 +5,7 @@ count), `seconds`, those since the line before, and `stage`; then what the stage
 
     tune         epoch, step, loss, accuracy, lr_prompt, lr_lora, moved_prompt, moved_lora,
                  images, images_per_s
-    features, base_features    images, images_per_s
+    features, base_features, held_back_features
     head, plain_head    epoch, loss, moved_head
     test         images, images_per_s, and of accuracies what is known
 
@@ -13,6 +13,7 @@ count), `seconds`, those since the line before, and `stage`; then what the stage
 they began (the head's: from where its first step led).
 """
 
+import contextlib
 import json
 import math
 import os
@@ -24,7 +25,8 @@ from models.errors import UserError
 from models.jclip.weights import write_atomically
 
 LOG_NAME = "log.jsonl"
-STAGES = ("tune", "features", "base_features", "head", "plain_head", "test")  # in their order
+STAGES = ("tune", "features", "base_features", "head", "plain_head", "held_back_features",
+          "test")  # in their order
 
 
 class RunLog:
@@ -58,17 +60,29 @@ class RunLog:
         self._last = kept[-1]["time"] if kept else 0.0
         self._start = time.perf_counter() - self._last
 
-    def write(self, **values):
-        """Add a line to the stage that began last: numbers by name."""
-        now = time.perf_counter() - self._start
+    def write(self, seconds=None, **values):
+        """Add a line to the stage that began last.
+
+        Args:
+            seconds: since the line before, where they were measured elsewhere.
+            values: numbers by name.
+        """
+        now = time.perf_counter() - self._start if seconds is None else self._last + seconds
         record = {"time": now, "stage": self.stage, **values, "seconds": now - self._last}
         if "images" in values:
-            record["images_per_s"] = values["images"] / max(now - self._last, 1e-9)
+            record["images_per_s"] = values["images"] / max(record["seconds"], 1e-9)
         self._last = now
         os.makedirs(self.folder, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(_line(record))
         self._to_tensorboard(record)
+
+    @contextlib.contextmanager
+    def timed(self, stage):
+        """A stage of one line, the time of the `with` block."""
+        self.begin(stage)
+        yield
+        self.write()
 
     def _to_tensorboard(self, record):
         if self._writer is None:

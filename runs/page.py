@@ -4,7 +4,7 @@ import os
 
 from configs import Config, format_config
 from data.metrics import accuracy, expected_calibration_error, threshold_curve
-from data.report import ABLATION_COLUMNS, by_domain, sides_of, summary
+from data.report import ABLATION_COLUMNS, by_domain, sides_of
 from models.errors import UserError
 from runs import figures
 from runs.elements import (
@@ -24,6 +24,7 @@ from runs.record import (
     RECORD_NAME,
     confused_pairs,
     read_record,
+    summary_of,
     surest_mistakes,
     typical,
     worst_classes,
@@ -247,12 +248,13 @@ def crops(record, looked):
 
 def calibration(record):
     known, right = right_of(record)
-    confidence = record["confidence"][known]
-    error = expected_calibration_error(confidence, right)
+    confidence, plain = (record[name][known] for name in ("confidence", "plain_confidence"))
+    error, plain_error = (expected_calibration_error(each, right) for each in (confidence, plain))
     return section(
         "How sure it is", f"It claims {points(confidence.mean())} on average and is right in "
-        f"{points(right.mean())}; expected calibration error {points(error)}.",
-        figure("Reliability", figures.calibration(confidence, right),
+        f"{points(right.mean())}. Expected calibration error: {points(error)}, without the "
+        f"temperature of {record['temperature']:.2f} {points(plain_error)}.",
+        figure("Reliability", figures.calibration(confidence, plain, right),
                "Below the dashed line it claims more than it holds. The bars tell how many images "
                "claim how much."),
         figure("The surest mistakes",
@@ -276,12 +278,6 @@ def about(record, log):
                    table([], [[text(name), text(value)] for name, value in rows.items()]),
                    f'<div class="two"><details><summary>All settings</summary><pre>{config}</pre>'
                    "</details></div>")
-
-
-def summary_of(record):
-    """`data.report.summary` of a record."""
-    return summary(*(record[name] for name in (
-        "base", "rankings", "scores", "taken_for_base", "labels")))
 
 
 def right_of(record):

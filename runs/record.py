@@ -7,7 +7,9 @@ The record is a dict; N images of C classes:
     names       list (N) of file names        seconds     that the test took
     labels      int array (N,), -1 unknown    threshold   of the base/new decision
     scores      array (N,), of base/new       taken_for_base  bool array (N,)
-    rankings    int array (N, K)              confidence  array (N,), probability of the first
+    rankings    int array (N, K)              temperature of base images' logits
+    confidence, plain_confidence    arrays (N,), probability of the first label with and without
+                the temperature
     base_label, new_label, zero_shot_label    int arrays (N,): the likeliest class of either side,
                 and of all by the original CLIP from the whole image
     ablation    `data.report.ablation_table`'s, empty where it was not asked for
@@ -24,6 +26,7 @@ from importlib import metadata
 import numpy as np
 from PIL import Image
 
+from data.report import summary
 from data.views import decode
 from models.errors import UserError
 from models.jclip.weights import read_pickle, write_pickle
@@ -50,6 +53,12 @@ def read_record(folder):
     if not isinstance(record, dict) or not {"config", "rankings", "pictures"} <= set(record):
         raise UserError(f"{path} is no record of test.py; run test.py again")
     return record
+
+
+def summary_of(record):
+    """`data.report.summary` of a record."""
+    return summary(*(record[name] for name in (
+        "base", "rankings", "scores", "taken_for_base", "labels")))
 
 
 def confused_pairs(predicted, labels, n_pairs=N_PAIRS):

@@ -5,7 +5,7 @@ import pytest
 
 from models.errors import UserError
 from runs.compare import format_table, read_groups, table_of, write_comparison
-from runs.page import summary_of
+from runs.record import summary_of
 from tests.reference.run import example_record, write_run
 
 

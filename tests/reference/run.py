@@ -38,6 +38,7 @@ def example_record(seed=0, labelled=True, **settings):
         "base_label": base_label, "new_label": new_label,
         "zero_shot_label": rng.randint(len(CLASSES), size=N_IMAGES),
         "confidence": rng.uniform(0.3, 1.0, N_IMAGES),
+        "plain_confidence": rng.uniform(0.8, 1.0, N_IMAGES), "temperature": 1.7,
         "ablation": [[part, dict(zip(ABLATION_COLUMNS, [0.3 + 0.1 * i] * 5))]
                      for i, part in enumerate(parts)] if labelled else [],
         "crops": [{"image": i, **crops_shown(pixels, rng.dirichlet(np.ones(20))),
