@@ -7,6 +7,7 @@ import warnings
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from data.metrics import reliability, roc, threshold_curve
 
@@ -337,5 +338,7 @@ def mark_threshold(axes, threshold, height=1.0):
 
 
 def plain_log_ticks(axis):
-    """Powers of ten written out: 0.1, 1, 10."""
+    """1, 2 and 5 of each power of ten, written out: 0.5, 1, 2, 5, 10."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
