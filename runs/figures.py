@@ -241,9 +241,9 @@ def threshold_sweep(scores, is_base, base_right, new_right, threshold):
                                                   (curves[1], NEW, "new", rows[-1], "right")):
             axes.annotate(text, (thresholds[place], 100 * curve[place]), (0, 5), color=colour,
                           textcoords="offset points", ha=align, weight="bold")
-        top = (thresholds[best], 100 * curves[-1][best])
+        top = (np.clip(thresholds[best], *shown), 100 * curves[-1][best])
         axes.scatter(*top, s=52, color=INK, zorder=3)
-        plateau = thresholds[rows[curves[-1][rows] > 0.95 * curves[-1][best]]]
+        plateau = np.clip(thresholds[curves[-1] >= 0.95 * curves[-1][best]], *shown)
         axes.annotate(f"harmonic mean,\nat best {top[1]:.1f}",
                       ((plateau[0] + plateau[-1]) / 2, 0.6 * top[1]), ha="center", va="center",
                       weight="bold")
@@ -326,8 +326,10 @@ def duration(seconds):
 
 
 def central(scores):
-    """The range that all but 1 % of the scores are in."""
-    return tuple(np.quantile(scores, (0.005, 0.995)))
+    """The range that all but 1 % of the scores are in; of few scores, all."""
+    low = np.quantile(scores, 0.005, method="lower")
+    high = np.quantile(scores, 0.995, method="higher")
+    return (low, high) if low < high else (low - 1, high + 1)
 
 
 def mark_threshold(axes, threshold, height=1.0):

@@ -6,9 +6,9 @@ import pytest
 
 from models.errors import UserError
 from runs.compare import read_groups, write_comparison
-from runs.page import write_run_page
+from runs.page import run_page, write_run_page
 from tests.browser import CHROMIUM, Browser
-from tests.reference.run import write_run
+from tests.reference.run import example_record, write_run
 
 SECTIONS = ["What each part adds", "How it learned", "Where it is right", "What it confuses",
             "Base or new", "What MTA looks at", "How sure it is", "The run"]
@@ -55,6 +55,20 @@ def test_before_the_test_the_page_shows_the_training_alone(tmp_path):
     (tmp_path / "test.pkl").unlink()
     page = read(write_run_page(folder))
     assert "not tested yet" in page and page.count("<svg") == 3
+
+
+@pytest.mark.parametrize("n_images", [1, 2, 5, 12])
+@pytest.mark.parametrize("right", ["none", "some", "all"])
+def test_few_images_have_a_page_too(n_images, right):
+    record = example_record(3, N=n_images)
+    if right == "all":
+        record["rankings"][:, 0] = record["labels"]
+    elif right == "none":
+        wrong = (record["labels"] + 1) % 4
+        record.update(base_label=wrong, new_label=wrong, rankings=wrong[:, None])
+        record["scores"][:] = 0.5
+    page = re.sub(r'"data:image[^"]*"', "", run_page("few", record, []))
+    assert re.findall(r"<h2>(.*?)</h2>", page) == SECTIONS and "nan" not in page
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

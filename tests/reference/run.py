@@ -10,18 +10,18 @@ from runs.record import crops_shown, thumbnail, write_record
 
 CLASSES = [["Animal", "red fox"], ["Animal", "tree frog"], ["Object", "blue & <white> vase"],
            ["Object", "clock"], ["Car", "coupé"], ["Car", "van"]]
-N_BASE, N_IMAGES = 4, 120
+N_BASE = 4
 
 
-def example_record(seed=0, labelled=True, **settings):
-    """A record of `runs.record`; `settings` are overrides of the config's single keys."""
+def example_record(seed=0, labelled=True, N=120, **settings):
+    """A record of `runs.record` of N images; `settings` are overrides of the config's keys."""
     rng = np.random.RandomState(seed)
-    labels = rng.randint(len(CLASSES), size=N_IMAGES)
+    labels = rng.randint(len(CLASSES), size=N)
     is_base = labels < N_BASE
-    base_label = np.where(is_base & (rng.rand(N_IMAGES) < 0.7), labels,
-                          rng.randint(N_BASE, size=N_IMAGES))
-    new_label = np.where(~is_base & (rng.rand(N_IMAGES) < 0.7), labels,
-                         rng.randint(N_BASE, len(CLASSES), size=N_IMAGES))
+    base_label = np.where(is_base & (rng.rand(N) < 0.7), labels,
+                          rng.randint(N_BASE, size=N))
+    new_label = np.where(~is_base & (rng.rand(N) < 0.7), labels,
+                         rng.randint(N_BASE, len(CLASSES), size=N))
     scores = rng.normal(2.0 * is_base - 1, 1).astype(np.float32)
     taken = scores >= 0.1
     first = np.where(taken, base_label, new_label)
@@ -32,18 +32,18 @@ def example_record(seed=0, labelled=True, **settings):
         "config": load_config(None, [f"seed={seed}", *(
             f"{key}={value}" for key, value in settings.items())]).to_dict(),
         "classes": CLASSES, "base": np.arange(N_BASE),
-        "names": [f"image_{i}.png" for i in range(N_IMAGES)],
-        "labels": labels if labelled else np.full(N_IMAGES, -1),
+        "names": [f"image_{i}.png" for i in range(N)],
+        "labels": labels if labelled else np.full(N, -1),
         "scores": scores, "threshold": 0.1, "taken_for_base": taken, "rankings": rankings,
         "base_label": base_label, "new_label": new_label,
-        "zero_shot_label": rng.randint(len(CLASSES), size=N_IMAGES),
-        "confidence": rng.uniform(0.3, 1.0, N_IMAGES),
-        "plain_confidence": rng.uniform(0.8, 1.0, N_IMAGES), "temperature": 1.7,
+        "zero_shot_label": rng.randint(len(CLASSES), size=N),
+        "confidence": rng.uniform(0.3, 1.0, N),
+        "plain_confidence": rng.uniform(0.8, 1.0, N), "temperature": 1.7,
         "ablation": [[part, dict(zip(ABLATION_COLUMNS, [0.3 + 0.1 * i] * 5))]
                      for i, part in enumerate(parts)] if labelled else [],
         "crops": [{"image": i, **crops_shown(pixels, rng.dirichlet(np.ones(20))),
-                   "before": [0, 0.5], "after": [int(labels[i]), 0.9]} for i in range(4)],
-        "pictures": {i: thumbnail(Image.fromarray(pixels[i % 20])) for i in range(N_IMAGES)},
+                   "before": [0, 0.5], "after": [int(labels[i]), 0.9]} for i in range(min(4, N))],
+        "pictures": {i: thumbnail(Image.fromarray(pixels[i % 20])) for i in range(N)},
         "versions": {"Python": "3.11.7"}, "seconds": 12.0}
 
 
