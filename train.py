@@ -1,12 +1,15 @@
 """Trains the learned prompt, LoRA and the head on a few images a class.
 
     python train.py [--config configs/photos.yaml] [--stage 1|2] [key=value …]
+    python train.py --images DIR|CSV [--new-classes FILE] …     (own pictures)
+    python train.py … --sweep seed=1,2,3 lora.rank=2,4,8        (a grid of runs: runs/sweep.py)
 
 Stage 1 tunes CLIP: a learned prompt (CoOp, Zhou et al. 2021, arXiv 2109.01134) and LoRA in
 its encoders (Zanella and Ben Ayed 2024, arXiv 2405.18541). Stage 2 fits the head (LP++, Huang
 et al. 2024, arXiv 2404.02285) on the tuned model's frozen features, and notes how the
-original CLIP sees the training images, from which test.py tells base from new.
-Without --stage it does both.
+original CLIP sees the training images, from which test.py tells base from new, and how both
+see images that were not trained on, from which it has its temperature. Without --stage it
+does both.
 """
 
 import argparse
@@ -24,9 +27,9 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from configs import config_path, format_config, load_config
-from data.challenge import load_challenge
+from configs import config_path, format_config, load_config, own_pictures_config
 from data.sample import ensure_sample
+from data.sources import load_data
 from data.views import Views, decode, read_ahead, view_batches
 from models import jclip, lora
 from models.checkpoint import fingerprint, load_checkpoint, made_with, save_checkpoint
@@ -47,6 +50,7 @@ from models.prompt import (
 from models.shards import Shards, files_checksum
 from models.training_state import EpochStates, load_optimizer_state, optimizer_state
 from prompts import PromptLibrary
+from runs.log import RunLog, distance
 
 # What a state or a checkpoint of stage 1 depends on.
 STAGE_1 = ("seed", "data.shots", "data.shots_file", "prompts", "prompt", "lora", "train")
@@ -54,20 +58,28 @@ STAGE_1 = ("seed", "data.shots", "data.shots_file", "prompts", "prompt", "lora",
 
 def main():
     arguments = parse()
-    config = load_config(config_path(arguments.config), arguments.overrides)
+    if arguments.sweep:
+        from runs.sweep import sweep  # here, as it loads matplotlib
+        sweep(config_path(arguments.config), arguments.overrides, arguments.sweep)
+        return
+    if arguments.images is None:
+        config = load_config(config_path(arguments.config), arguments.overrides)
+    else:
+        config = own_pictures_config(arguments.images, arguments.new_classes, arguments.config,
+                                     arguments.overrides)
     log(format_config(config))
     runtime.use_accelerator()
-    if config.data.sample:
+    if config.data.sample and config.data.images is None:
         ensure_sample(config.data.root)
-    challenge = load_challenge(config.data, config.seed)
-    challenge = challenge._replace(train=decodable(challenge, config.workers))
-    log(f"{len(challenge.base)} base classes with {len(challenge.train)} images, "
-        f"{len(challenge.new)} new classes")
+    library = PromptLibrary(config.prompts.dir)
+    challenge = with_decodable(load_data(config.data, config.seed, library), config.workers)
+    log(f"{len(challenge.base)} base classes with {len(challenge.train)} images "
+        f"(data.shots={config.data.shots}), {len(challenge.validation)} more for the "
+        f"temperature (data.val_shots={config.data.val_shots}), {len(challenge.new)} new classes")
     np.random.seed(config.seed)  # LoRA's start
 
     model, preprocess = jclip.load(config.clip.weights)
     lora.freeze(model)
-    library = PromptLibrary(config.prompts.dir)
     base_classes = [challenge.classes[label] for label in challenge.base]
     prompts = handcrafted_prompts(library, base_classes, config.prompts)
     learner = PromptLearner(model, [library.name(c) for c in base_classes], config.prompt.init)
@@ -77,13 +89,15 @@ def main():
     origin = made_with(config, fingerprint(model), challenge.classes, challenge.train)
 
     folder = config.output.checkpoint_dir
+    run_log = RunLog(folder)
     stage_1_path = os.path.join(folder, "prompt_lora.pkl")
     with output_lock(os.path.join(folder, "train.lock")):
         states = EpochStates(os.path.join(folder, "unfinished"), origin, STAGE_1)
         if arguments.stage != 2:
             if arguments.restart:
                 states.remove()
-            contexts = tune(model, learner, preprocess, paths, labels, prompts, config, states)
+            contexts = tune(model, learner, preprocess, paths, labels, prompts, config, states,
+                            run_log)
             save_checkpoint(stage_1_path, origin,
                             {"lora": lora.lora_state(model), "contexts": contexts})
         if arguments.stage != 1:
@@ -94,40 +108,64 @@ def main():
             tuned = lora.tuned_clip(original, config.lora, stage_1["lora"], stage_1_path)
             text = classifier_features(tuned, learner, stage_1["contexts"], prompts,
                                        config.prompt.queue_weight)
-            features = training_features(tuned, preprocess, paths, config, stage_1_path,
-                                         arguments.restart)
-            noted = base_image_features(original, origin["clip"], preprocess, paths, prompts,
-                                        config, arguments.restart)
-            heads = fit_heads(features, labels, text, tuned.scale(), config)
+            with run_log.timed("features"):
+                features = training_features(tuned, preprocess, paths, config, stage_1_path,
+                                             arguments.restart)
+            with run_log.timed("base_features"):
+                noted = base_image_features(original, origin["clip"], preprocess, paths, prompts,
+                                            config, arguments.restart)
+            heads = fit_heads(features, labels, text, tuned.scale(), config, run_log)
+            with run_log.timed("held_back_features"):
+                held_back = held_back_features(
+                    original, tuned,
+                    handcrafted_prompts(library, challenge.classes, config.prompts), text,
+                    preprocess, challenge.validation, config, origin["clip"], stage_1_path,
+                    arguments.restart)
             save_checkpoint(os.path.join(folder, "ood.pkl"), origin, {"features": noted})
+            save_checkpoint(os.path.join(folder, "calibration.pkl"), origin, held_back)
             save_checkpoint(os.path.join(folder, "head.pkl"), origin, heads)
             states.remove()
+            log(f"trained: {folder}")
 
 
 def parse():
     """The command line's arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", help="YAML file; by default what is here decides")
+    parser.add_argument("--images", metavar="DIR|CSV", help="own pictures: a folder of class "
+                        "folders, or a CSV 'path,label'")
+    parser.add_argument("--new-classes", metavar="FILE", help="with --images: names, one a line, "
+                        "of classes without pictures")
     parser.add_argument("--stage", type=int, choices=(1, 2), help="only this one")
     parser.add_argument("--restart", action="store_true",
                         help="start over instead of going on from where a stopped run was")
+    parser.add_argument("--sweep", nargs="+", metavar="key=value,value,…",
+                        help="train and test with every combination (runs/sweep.py)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
-    return parser.parse_intermixed_args()
+    arguments = parser.parse_intermixed_args()
+    if arguments.new_classes is not None and arguments.images is None:
+        parser.error("--new-classes needs --images")
+    if arguments.sweep and (arguments.images or arguments.stage):
+        parser.error("--sweep trains and tests with a config: leave out --images and --stage")
+    return arguments
 
 
-def decodable(challenge, n_threads):
-    """The shots that can be decoded; a warning has named the others."""
-    images = read_ahead(lambda sample: decode(sample.path) is not None, challenge.train,
-                        n_threads, ahead=8)
-    kept = [sample for sample, image in zip(challenge.train, images) if image]
-    empty = sorted(set(challenge.base) - {sample.label for sample in kept})
+def with_decodable(challenge, n_threads):
+    """The `Challenge` without images that cannot be decoded; a warning has named them."""
+    def decodable(samples):
+        images = read_ahead(lambda sample: decode(sample.path) is not None, samples, n_threads,
+                            ahead=8)
+        return [sample for sample, image in zip(samples, images) if image]
+
+    train = decodable(challenge.train)
+    empty = sorted(set(challenge.base) - {sample.label for sample in train})
     if empty:
         raise UserError(f"class {empty[0]} ({challenge.classes[empty[0]].name}): none of its "
                         "training images can be decoded; replace one of them")
-    return kept
+    return challenge._replace(train=train, validation=decodable(challenge.validation))
 
 
-def tune(model, learner, preprocess, paths, labels, prompts, config, states):
+def tune(model, learner, preprocess, paths, labels, prompts, config, states, run_log):
     """Stage 1: train the learned prompt and LoRA, both in place.
 
     Args:
@@ -139,6 +177,7 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states):
         prompts: list (C) of lists of handcrafted prompts.
         config: the run's.
         states: `EpochStates`; a stopped training goes on from its newest.
+        run_log: `RunLog`.
 
     Returns:
         array (K, M, W), the contexts in the queue.
@@ -159,6 +198,10 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states):
     optimizer = jt.optim.AdamW(groups, lr=0.0)
     queue = PromptQueue(config.prompt.queue_length)
     queue.push(learner.context)
+    parts = {"prompt": [learner.context]}
+    if layers:
+        parts["lora"] = lora.parameters(layers)
+    start = {part: arrays(parameters) for part, parameters in parts.items()}
     first = go_on(states, model, learner, optimizer, queue)
     tokens = [tokenize_prompts(model, texts) for texts in prompts]
     views = Views(preprocess, 1, settings.scale, config.seed, whole_first=False)
@@ -166,6 +209,7 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states):
     epoch_steps = math.ceil(len(labels) / settings.batch_size)
 
     lora.set_dropout(model, True)
+    run_log.begin("tune", first)
     for epoch in range(first, n_epochs):
         if epoch >= config.prompt.epochs:
             learner.context.stop_grad()  # the prompt has converged; LoRA has not
@@ -193,12 +237,23 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states):
             bar.set_postfix(loss=f"{np.mean(losses):.3f}")
         log(f"epoch {epoch + 1}: loss {np.mean(losses):.4f}, "
             f"training accuracy {100 * n_correct / len(labels):.1f} %")
+        learning = {part: group["lr"] for part, group in zip(parts, groups)
+                    if part == "lora" or epoch < config.prompt.epochs}
+        run_log.write(
+            epoch=epoch + 1, step=step + 1, loss=np.mean(losses),
+            accuracy=n_correct / len(labels), images=len(labels),
+            **{f"lr_{part}": lr for part, lr in learning.items()},
+            **{f"moved_{part}": distance(arrays(parts[part]), start[part]) for part in learning})
         if epoch < config.prompt.epochs and (epoch + 1) % config.prompt.queue_every == 0:
             queue.push(learner.context)
         states.save(epoch + 1, {
             "n_epochs": n_epochs, "context": learner.context.numpy(), "queue": queue.contexts(),
             "lora": lora.lora_state(model), "optimizer": optimizer_state(optimizer)})
     return queue.contexts()
+
+
+def arrays(parameters):
+    return [parameter.numpy() for parameter in parameters]
 
 
 def go_on(states, model, learner, optimizer, queue):
@@ -279,6 +334,38 @@ def base_image_features(model, clip, preprocess, paths, prompts, config, restart
         config.workers, "original CLIP", restart)
 
 
+def held_back_features(original, tuned, prompts, tuned_text, preprocess, samples, config, clip,
+                       stage_1_path, restart):
+    """MTA features by both CLIPs of images that were not trained on, as test.py looks at images.
+
+    Args:
+        original, tuned: CLIPs. prompts: list (C) of lists of texts of all classes.
+        tuned_text: Var (C_base, D). samples: list (N) of `Sample`.
+        clip, stage_1_path: what the models are known by.
+
+    Returns:
+        {'modes', 'tuned_modes': arrays (N, D), 'labels': int array (N,)}.
+    """
+    text, scale = class_features(original, prompts), original.scale()
+    views = Views(preprocess, config.mta.views, config.mta.scale, config.seed)
+    shards = Shards(config.output.cache_dir, "held_back_features",
+                    [clip, files_checksum([stage_1_path]), config.mta.to_dict(), prompts,
+                     views.identity], [sample.path for sample in samples],
+                    config.test.batch_size)
+
+    def encode(pixels):
+        zero_shot = encode_views(original, pixels[:, :config.mta.zero_shot_views])
+        return np.stack([
+            mta_features(zero_shot, text, scale, config.mta),
+            mta_features(encode_views(tuned, pixels), tuned_text, scale, config.mta)], axis=1)
+
+    features = np.zeros((0, 2, tuned_text.shape[1]), np.float32)
+    if samples:
+        features = features_of(shards, views, encode, config.workers, "held-back images", restart)
+    return {"modes": features[:, 0], "tuned_modes": features[:, 1],
+            "labels": np.array([sample.label for sample in samples], int)}
+
+
 def features_of(shards, views, encode, n_threads, description, restart):
     """What `encode` makes of each image's views: of an earlier run, or computed now."""
     if restart:
@@ -288,7 +375,7 @@ def features_of(shards, views, encode, n_threads, description, restart):
     return shards.compute(batches, lambda pixels: {"features": encode(pixels)})["features"]
 
 
-def fit_heads(features, labels, text, logit_scale, config):
+def fit_heads(features, labels, text, logit_scale, config, run_log):
     """Stage 2: LP++ on all views; with channel re-weighting also the head without it.
 
     Args:
@@ -296,6 +383,7 @@ def fit_heads(features, labels, text, logit_scale, config):
         labels: int array (N,).
         text: Var (C, D), unit norm.
         logit_scale: the model's factor on cosines, in units of which α starts.
+        run_log: `RunLog`.
 
     Returns:
         {'head': state, 'plain_head': state}; the second is for the ablation.
@@ -306,8 +394,24 @@ def fit_heads(features, labels, text, logit_scale, config):
         head = LPPlusPlus(config.head.epochs, reweighting, progress=True,
                           accumulate_alpha=config.head.accumulate_alpha,
                           alpha_init=config.head.alpha_init * logit_scale)
-        states[name] = head.fit(features.reshape(N * V, D), np.repeat(labels, V), text).state()
+        run_log.begin(name)
+        states[name] = head.fit(features.reshape(N * V, D), np.repeat(labels, V), text,
+                                log_epochs(head, run_log)).state()
     return states
+
+
+def log_epochs(head, run_log):
+    """What `LPPlusPlus.fit` calls after each epoch: it logs about fifty of them."""
+    every, start = max(1, head.epochs // 50), []
+
+    def after_epoch(epoch, loss):
+        if not start:
+            start.append(head.w.numpy())
+        if (epoch + 1) % every == 0:
+            run_log.write(epoch=epoch + 1, loss=float(loss.item()),
+                          moved_head=distance([head.w.numpy()], start))
+
+    return after_epoch
 
 
 def cosine(step, n_steps, start, end):

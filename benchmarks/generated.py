@@ -16,10 +16,10 @@ import data.views
 from benchmarks import inputs
 from benchmarks.worker import Work
 from configs import load_config
-from data.challenge import Challenge, list_images, read_classes
+from data.challenge import Sample, list_images, read_classes
 from data.views import Views, decode
 from models import jclip, lora
-from models.checkpoint import fingerprint, save_checkpoint
+from models.checkpoint import fingerprint, made_with, save_checkpoint
 from models.features import encode_views
 from models.jclip.preprocess import Preprocess
 from models.jclip.weights import write_pickle
@@ -99,7 +99,7 @@ def write_checkpoints(sizes, config, folder):
     lora.freeze(model)
     classes = read_classes(os.path.join(config.data.root, config.data.classes))
     C, D = len(classes) - sizes["new"], model.sizes.embed_dim
-    challenge = Challenge(classes, np.arange(C), np.arange(C, len(classes)), [], [])
+    origin = made_with(config, fingerprint(model), classes, [Sample("", i) for i in range(C)])
     words = jclip.tokenize(inputs.CONTEXT_WORDS)[0]
     start = model.token_embedding(jt.array(words[1:words.argmax()])).numpy()  # (M, W)
     contexts = start + random.normal(0, 0.01, (config.prompt.queue_length, *start.shape))
@@ -112,10 +112,11 @@ def write_checkpoints(sizes, config, folder):
     noted = encode_views(model, whole)[:, 0].numpy()  # (N, 1, S, S, 3) -> (N, D)
     tuned = {"lora": lora_state(sizes["model"], config.lora.rank),
              "contexts": contexts.astype(np.float32)}
+    held_back = {"modes": noted, "tuned_modes": noted, "labels": np.arange(len(noted)) % C}
     for name, content in (("prompt_lora.pkl", tuned), ("ood.pkl", {"features": noted}),
+                          ("calibration.pkl", held_back),
                           ("head.pkl", {"head": head, "plain_head": head})):
-        save_checkpoint(os.path.join(folder, name), config, fingerprint(model), challenge,
-                        content)
+        save_checkpoint(os.path.join(folder, name), origin, content)
 
 
 def lora_state(model, rank):

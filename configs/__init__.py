@@ -15,15 +15,17 @@ from models.untrusted import DEEPEST, leaves_folder, odd_character, same_value, 
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _DEFAULTS = os.path.join(_FOLDER, "default.yaml")
 COMPETITION, SAMPLE = "configs/competition.yaml", "configs/sample.yaml"
+OWN_RUNS = os.path.join("test_pkl", "own")  # a folder for each of the own data sets
 
 _COMMAND_LINE = "command line"
 # Keys that take something else than what their default is: an example of it.
 _OR_A_LIST = {"lora.positions": [0]}
-_OR_NULL = {"data.labels": "labels.txt", "data.shots_file": "shots.txt",
+_OR_NULL = {"data.labels": "labels.txt", "data.shots_file": "shots.txt", "data.images": "pictures",
+            "data.new_classes": "names.txt", "data.split": "split.json", "data.domain": "Animal",
             "prompts.max_tokens": 77, "ood.threshold": 0.5}
 # Paths in data.root, which a config file may not lead out of it. (The command line is the
 # user's own.)
-_IN_ROOT = {"data.classes", "data.train_list", "data.test_dir", "data.labels"}
+_IN_ROOT = {"data.classes", "data.train_list", "data.test_dir", "data.labels", "data.split"}
 # Numbers that must be at least 1 or may be negative; all others must be at least 0.
 _AT_LEAST_ONE = {
     "data.shots", "prompts.max_tokens", "prompt.queue_length", "prompt.queue_every", "lora.rank",
@@ -50,12 +52,14 @@ class Config:
         return self._values
 
 
-def load_config(path=None, overrides=()):
+def load_config(path=None, overrides=(), changes=None):
     """The merged settings.
 
     Args:
         path: YAML file of differences from `configs/default.yaml`, or None.
         overrides: strings 'section.key=value', the value in YAML.
+        changes: nested dict of settings that count more than the file's and less than the
+            overrides, or None.
 
     Raises:
         UserError: no such file, bad YAML, an unknown key (the nearest known one is named), a
@@ -66,6 +70,7 @@ def load_config(path=None, overrides=()):
     values = copy.deepcopy(defaults)
     if path is not None:
         _merge(values, _read_yaml(path), defaults, path)
+    _merge(values, changes or {}, defaults, "saved settings")
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -78,6 +83,21 @@ def load_config(path=None, overrides=()):
             value = {part: value}
         _merge(values, value, defaults, _COMMAND_LINE)
     return Config(values)
+
+
+def own_pictures_config(images, new_classes=None, path=None, overrides=()):
+    """The settings to train on own pictures with: all defaults, or a file's.
+
+    Args:
+        images: folder or CSV, after whose name the folders of weights and features are named.
+        new_classes: file of names, or None.
+        path, overrides: see `load_config`.
+    """
+    name = os.path.splitext(os.path.basename(os.path.abspath(images)))[0]
+    return load_config(path, overrides, {
+        "data": {"images": images, "new_classes": new_classes},
+        "output": {"checkpoint_dir": os.path.join(OWN_RUNS, name),
+                   "cache_dir": os.path.join("cache", "own", name)}})
 
 
 def config_path(named):

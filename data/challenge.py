@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models import untrusted
 from models.errors import UserError
 from models.untrusted import leaves_folder, odd_character, read_lines, shown
 
+_LAYOUT = "see the README for the layout of the data"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
 
@@ -85,7 +87,7 @@ def read_samples(path, folders, n_classes):
     labels, found, repeated = {}, {}, []
     for where, text, label in _labelled_rows(path, "path label", n_classes):
         if text not in found:
-            found[text] = _find_image(text, folders, where)
+            found[text] = find_image(text, folders, where)
         if not _is_first(found[text], label, labels, where):
             repeated.append(where)
     if repeated:
@@ -103,6 +105,7 @@ class Challenge(NamedTuple):
         new: int array, the others.
         train: list of `Sample`, the shots to train on; labels as in `classes`.
         held_back: list of `Sample`, the other training images.
+        validation: list of `Sample`, a few that are not trained on: the temperature's.
     """
 
     classes: list
@@ -110,6 +113,7 @@ class Challenge(NamedTuple):
     new: np.ndarray
     train: list
     held_back: list
+    validation: list
 
 
 def load_challenge(settings, seed):
@@ -123,23 +127,46 @@ def load_challenge(settings, seed):
         `Challenge`.
 
     Raises:
-        UserError: see `read_classes` and `read_samples`; or data.shots is below 1.
+        UserError: see `read_classes`, `read_samples` and `few_shot`.
     """
-    if settings.shots < 1:
-        raise UserError(f"data.shots is {settings.shots}; it must be at least 1")
     classes = read_classes(os.path.join(settings.root, settings.classes))
     folders = training_folders(settings.root)
     samples = read_samples(os.path.join(settings.root, settings.train_list), folders,
                            len(classes))
-    if settings.shots_file is None:
+    train = None
+    if settings.shots_file is not None:
+        train = read_samples(settings.shots_file, folders, len(classes))
+    return few_shot(classes, samples, settings, seed, train)
+
+
+def few_shot(classes, samples, settings, seed, train=None, validation=None):
+    """A `Challenge` of some of the training images.
+
+    Args:
+        classes: list of `ClassName` by label.
+        samples: list of `Sample`, all training images.
+        settings: the config's section `data`, for `shots` and `val_shots`.
+        seed: chooses the shots, and among the rest the validation images.
+        train: list of `Sample`, the shots where they are given.
+        validation: list of `Sample` to choose the validation images from where they are no
+            training images.
+
+    Raises:
+        UserError: data.shots is below 1.
+    """
+    if settings.shots < 1:
+        raise UserError(f"data.shots is {settings.shots}; it must be at least 1")
+    if train is None:
         train, held_back = choose_shots(samples, settings.shots, seed)
     else:
-        train = read_samples(settings.shots_file, folders, len(classes))
         chosen = set(train)
         held_back = [sample for sample in samples if sample not in chosen]
     base = np.unique([s.label for s in train])
+    rest = held_back if validation is None else validation
+    validation, _ = choose_shots(rest, settings.val_shots, seed)
+    validation = [sample for sample in validation if sample.label in base]
     return Challenge(classes, base, np.setdiff1d(np.arange(len(classes)), base), train,
-                     held_back)
+                     held_back, validation)
 
 
 def read_labels(path, n_classes):
@@ -220,9 +247,14 @@ def choose_shots(samples, shots, seed):
     return chosen, held_back
 
 
+def read_text(path):
+    """The text of a UTF-8 file, without a byte-order mark; a `UserError` names what is wrong."""
+    return untrusted.read_text(path, _LAYOUT).lstrip("\ufeff")
+
+
 def _rows(path, form):
     """(where, text, label) of each line that is not blank."""
-    lines = read_lines(path, "see the README for the layout of the data")
+    lines = read_lines(path, _LAYOUT)
     lines[0] = lines[0].lstrip("\ufeff")
     n_rows = 0
     for number, line in enumerate(lines, start=1):
@@ -262,8 +294,17 @@ def _is_first(image, label, labels, where):
     return False
 
 
-def _find_image(name, folders, where):
-    """The path of a listed image, in one of the folders."""
+def find_image(name, folders, where):
+    """The path of a listed image.
+
+    Args:
+        name: its path as the list has it.
+        folders: where it may start, in this order, and which it may not leave.
+        where: the place in the list, for the message.
+
+    Raises:
+        UserError: it is nowhere, or outside the folders.
+    """
     shown_folders = ", ".join(map(os.path.normpath, folders))
     if os.path.isabs(name):
         candidates = [name] if any(_is_within(name, folder) for folder in folders) else []

@@ -1,4 +1,4 @@
-"""What predictions are worth: accuracies, their harmonic mean, and how well scores separate."""
+"""What predictions are worth: accuracies, separation by scores, and trust in probabilities."""
 
 import numpy as np
 
@@ -52,3 +52,86 @@ def fpr_at_recall(scores, positive, recall=0.95):
     if positive.all() or not positive.any():
         return float("nan")
     return float((scores[~positive] >= recall_threshold(scores[positive], recall)).mean())
+
+
+def expected_calibration_error(confidences, right, n_bins=15):
+    """How far confidence is from accuracy (Guo et al. 2017, arXiv 1706.04599, equation 3).
+
+    Args:
+        confidences: float array (N,), probability of the first label, in [0, 1].
+        right: bool array (N,), whether that label is the image's.
+        n_bins: bins of equal width; a confidence at a border is of the lower bin.
+
+    Returns:
+        float in [0, 1]: the mean over bins, by their share of the images, of the gap between
+        mean confidence and share of right labels; NaN for no images.
+    """
+    if len(confidences) == 0:
+        return float("nan")
+    bins = _bins(confidences, n_bins)
+    # A bin's share times its gap of means is the gap of its sums over N.
+    gaps = (np.bincount(bins, confidences, n_bins) - np.bincount(bins, right, n_bins))
+    return float(np.abs(gaps).sum() / len(confidences))
+
+
+def roc(scores, positive):
+    """The ROC curve, a point for each threshold that makes a difference.
+
+    Args:
+        scores: float array (N,), higher for positives.
+        positive: bool array (N,), with both kinds.
+
+    Returns:
+        (false_positive_rate, true_positive_rate): arrays, from (0, 0) to (1, 1).
+    """
+    thresholds = np.append(np.inf, np.unique(scores)[::-1])
+    return tuple(_n_reaching(scores[side], thresholds) / side.sum()
+                 for side in (~positive, positive))
+
+
+def threshold_curve(scores, is_base, base_right, new_right):
+    """What the base/new decision's threshold does to the accuracies among all classes.
+
+    Args:
+        scores: float array (N,), higher for base; an image is taken for base from the
+            threshold on.
+        is_base: bool array (N,), the truth, with both kinds.
+        base_right: bool array (N,), whether the likeliest base class is the image's.
+        new_right: the same of the new classes.
+
+    Returns:
+        (thresholds, base, new, harmonic): arrays (T,), by ascending threshold; the last one
+        takes every image for new.
+    """
+    thresholds = np.append(np.unique(scores), np.inf)
+    base = _n_reaching(scores[is_base & base_right], thresholds) / is_base.sum()
+    right = ~is_base & new_right
+    new = (right.sum() - _n_reaching(scores[right], thresholds)) / (~is_base).sum()
+    return thresholds, base, new, 2 * base * new / np.maximum(base + new, 1e-12)
+
+
+def _n_reaching(scores, thresholds):
+    """How many of the scores are at least each threshold."""
+    return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
+
+
+def reliability(confidences, right, n_bins=10):
+    """Whether predictions are right as often as they claim to be, bin by bin.
+
+    Args:
+        confidences, right: as `expected_calibration_error` takes them.
+        n_bins: bins of equal width.
+
+    Returns:
+        (counts, confidences, accuracies): int array (n_bins,), and the means of the bins, float
+        arrays (n_bins,), NaN where a bin is empty.
+    """
+    bins = _bins(confidences, n_bins)
+    counts, confidences, accuracies = (np.bincount(bins, weights, minlength=n_bins)
+                                       for weights in (None, confidences, right))
+    with np.errstate(invalid="ignore"):
+        return counts, confidences / counts, accuracies / counts
+
+
+def _bins(confidences, n_bins):
+    return np.clip(np.ceil(confidences * n_bins).astype(int) - 1, 0, n_bins - 1)

@@ -1,10 +1,12 @@
 """What training leaves for testing: `.pkl` files that know what they were made with."""
 
+import glob
+import os
 import zlib
 
 import numpy as np
 
-from configs import differences
+from configs import OWN_RUNS, differences, load_config
 from models.errors import UserError
 from models.jclip.weights import read_pickle, write_pickle
 from models.shards import files_checksum
@@ -25,13 +27,15 @@ def made_with(config, clip, classes, samples=None):
     Args:
         config: the run's `Config`.
         clip: `fingerprint` of the original weights.
-        classes: list of `ClassName` of the class file.
+        classes: list of `ClassName` of the data; None where it brings none, in testing.
         samples: list of `Sample` trained on; None where they are not known, in testing.
 
     Returns:
         dict of plain containers.
     """
-    content = {"config": config.to_dict(), "clip": clip, "classes": [list(c) for c in classes]}
+    content = {"config": config.to_dict(), "clip": clip}
+    if classes is not None:
+        content["classes"] = [list(c) for c in classes]
     if samples is not None:
         content["base"] = np.unique([sample.label for sample in samples])
         checksum = files_checksum([sample.path for sample in samples])
@@ -43,6 +47,14 @@ def made_with(config, clip, classes, samples=None):
 def save_checkpoint(path, made_with, content):
     """Write what was learned, a dict of arrays and plain containers, with what it depends on."""
     write_pickle(path, {**made_with, **content})
+
+
+def _with_defaults(saved):
+    """Saved settings, those that did not exist then as their defaults are."""
+    try:
+        return load_config(changes=saved).to_dict()
+    except UserError:  # damaged ones differ from any
+        return saved
 
 
 def load_checkpoint(path, made_with, keys, cure="set them back, or train again"):
@@ -67,13 +79,43 @@ def load_checkpoint(path, made_with, keys, cure="set them back, or train again")
         saved = f"{clip:08x}" if type(clip) is int and abs(clip) < 2 ** 32 else shown(clip)
         raise UserError(f"{path} was trained with other CLIP weights ({saved}) than {weights} "
                         f"({made_with['clip']:08x}); use those, or train again")
-    if not same_value(classes, made_with["classes"]):
+    if not same_value(classes, made_with.get("classes", classes)):
         n_saved = len(classes) if isinstance(classes, list) else 0
         raise UserError(f"{path} was trained with another class list ({n_saved} classes, not "
                         f"{len(made_with['classes'])}, or other names); train again")
-    changed = differences(content["config"], made_with["config"], keys)
+    if not isinstance(classes, list) or not all(
+            isinstance(c, list) and [type(text) for text in c] == [str, str] for c in classes):
+        raise UserError(f"{path} is damaged: its class list holds no names; train again")
+    changed = differences(_with_defaults(content["config"]), made_with["config"], keys)
     if "data" in made_with and not same_value(content.get("data"), made_with["data"]):
         changed.append(f"{shown(content.get('data'))} then, {made_with['data']} now")
     if changed:
         raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}); {cure}")
     return content
+
+
+def config_of_run(folder, overrides=(), images=None):
+    """The settings that a run was trained with, to test it with.
+
+    Args:
+        folder: its checkpoint folder.
+        overrides: see `load_config`.
+        images: own pictures to look at in the place of those trained on, or None.
+
+    Raises:
+        UserError: nothing was trained there.
+    """
+    path = os.path.join(folder, "head.pkl")
+    if not os.path.isfile(path):
+        raise UserError(f"no trained weights at {path}; name a folder that train.py has filled")
+    settings = read_pickle(path)["config"]
+    changes = {} if images is None else {"images": images}
+    return load_config(None, overrides, {
+        **settings, "data": {**settings["data"], **changes},
+        "output": {**settings["output"], "checkpoint_dir": folder}})
+
+
+def last_own_run():
+    """The checkpoint folder of the run on own pictures that was trained last, None without one."""
+    finished = glob.glob(os.path.join(OWN_RUNS, "*", "head.pkl"))
+    return os.path.dirname(max(finished, key=os.path.getmtime)) if finished else None

@@ -7,10 +7,11 @@ from models.jclip.tokenizer import encode
 from models.untrusted import shown
 
 # The axes of each array; a letter is of one length throughout a file: C base classes, K contexts
-# of M tokens, W text width, N images, D feature. Names and shapes in 'lora' are held against the
-# model when they are loaded into it.
+# of M tokens, W text width, N images, n images or none, D feature. Names and shapes in 'lora' are
+# held against the model when they are loaded into it.
 _HEAD = {"w": "CD", "bias": "C", "alpha": "C", "scale": "D", "shift": "D", "text": "CD"}
-_AXES = {"contexts": "KMW", "features": "ND", "head": _HEAD, "plain_head": _HEAD, "lora": {}}
+_AXES = {"contexts": "KMW", "features": "ND", "head": _HEAD, "plain_head": _HEAD, "lora": {},
+         "modes": "nD", "tuned_modes": "nD"}
 
 
 def check_parts(path, content, parts, sizes):
@@ -19,8 +20,7 @@ def check_parts(path, content, parts, sizes):
     Args:
         path: for the message.
         content: of `models.checkpoint.load_checkpoint`, which compared its settings.
-        parts: what it must hold beside the base classes, of 'lora', 'contexts', 'head',
-            'plain_head' and 'features'.
+        parts: what it must hold beside the base classes, of the names above.
         sizes: `models.jclip.sizes.CLIPSizes` of the model.
 
     Raises:
@@ -64,7 +64,8 @@ def _check(path, name, value, axes, lengths):
         fail("is no array of float32")
     if axes is not None:
         wanted = [lengths.setdefault(axis, n) for axis, n in zip(axes, value.shape)]
-        if list(value.shape) != wanted or len(axes) != value.ndim or 0 in value.shape:
+        if list(value.shape) != wanted or len(axes) != value.ndim or any(
+                n == 0 and axis != "n" for axis, n in zip(axes, value.shape)):
             fail(f"has the shape {value.shape}, which does not fit the others or the model")
     if not np.isfinite(value).all():
         fail("has values that are not finite")

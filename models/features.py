@@ -51,7 +51,16 @@ def mta_features(view_features, text_features, logit_scale, settings):
     Returns:
         float32 array (B, D), unit norm.
     """
+    return _mta(view_features, text_features, logit_scale, settings)[0]
+
+
+def mta_inlierness(view_features, text_features, logit_scale, settings):
+    """How much each view counts in `mta_features`, float32 array (B, V), rows sum to 1."""
+    return _mta(view_features, text_features, logit_scale, settings)[1]
+
+
+def _mta(view_features, text_features, logit_scale, settings):
     with jt.no_grad():
-        mode, _ = mta(view_features, text_features, logit_scale, settings.lambda_y,
-                      settings.lambda_q, settings.nearest)
-        return mode.numpy()
+        return [result.numpy() for result in mta(
+            view_features, text_features, logit_scale, settings.lambda_y, settings.lambda_q,
+            settings.nearest)]

@@ -69,13 +69,15 @@ class LPPlusPlus:
         self.alpha_init = alpha_init
         self.progress = progress
 
-    def fit(self, features, labels, text_features):
+    def fit(self, features, labels, text_features, after_epoch=None):
         """Learn the head.
 
         Args:
             features: array or Var (N, D), unit norm.
             labels: int array (N,), each class of 0 … C-1 at least once.
             text_features: array or Var (C, D), unit norm.
+            after_epoch: called as after_epoch(epoch, loss) with the epoch's number from 0 and
+                its loss before the step, Var (1,); self is then as after the step.
 
         Returns:
             self.
@@ -109,6 +111,8 @@ class LPPlusPlus:
                     bar.set_postfix(loss=f"{loss.item():.4f}")
                 jt.sync([self.w, self.bias, self.alpha, self.scale, self.shift, alpha_gradient,
                          *velocity.values()])
+                if after_epoch is not None:
+                    after_epoch(epoch, loss)
         self._text = T
         return self
 

@@ -33,8 +33,7 @@ class Shards:
     """
 
     def __init__(self, cache_dir, kind, depends_on, paths, batch_size):
-        key = hashlib.sha1(repr((VERSION, depends_on)).encode()).hexdigest()[:16]
-        self.folder = os.path.join(cache_dir, f"{kind}_{key}")
+        self.folder = _place(cache_dir, kind, depends_on)
         self.paths = paths
         self.batch_size = batch_size
         size = BATCHES * batch_size
@@ -101,20 +100,48 @@ class Shards:
         """{name: array} of the shard's rows; None where there is no file that is whole."""
         if not os.path.isdir(self.folder):
             return None
-        file = self._file(shard)
-        if not os.path.exists(file):
-            return None
-        try:
-            with np.load(file, allow_pickle=False) as saved:  # a zip archive: it has checksums
-                return dict(saved)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-            warnings.warn(f"{file} is damaged; it is computed again", stacklevel=2)
-            return None
+        return _read_arrays(self._file(shard))
 
     def _write(self, shard, arrays):
-        content = io.BytesIO()
-        np.savez(content, **{name: array[self._rows[shard]] for name, array in arrays.items()})
-        write_atomically(self._file(shard), content.getvalue())
+        _write_arrays(self._file(shard),
+                      {name: array[self._rows[shard]] for name, array in arrays.items()})
+
+
+def kept_arrays(cache_dir, kind, depends_on, compute):
+    """The {name: array} that `compute()` gives, or that an earlier run has kept.
+
+    Args:
+        cache_dir, kind, depends_on: see `Shards`.
+    """
+    path = f"{_place(cache_dir, kind, depends_on)}.npz"
+    arrays = _read_arrays(path)
+    if arrays is None:
+        arrays = compute()
+        _write_arrays(path, arrays)
+    return arrays
+
+
+def _place(cache_dir, kind, depends_on):
+    key = hashlib.sha1(repr((VERSION, depends_on)).encode()).hexdigest()[:16]
+    return os.path.join(cache_dir, f"{kind}_{key}")
+
+
+def _read_arrays(path):
+    """{name: array} of a file; None where there is none that is whole."""
+    if not os.path.exists(path):
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as saved:  # a zip archive: it has checksums
+            return dict(saved)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        warnings.warn(f"{path} is damaged; it is computed again", stacklevel=2)
+        return None
+
+
+def _write_arrays(path, arrays):
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_atomically(path, content.getvalue())
 
 
 def files_checksum(paths):

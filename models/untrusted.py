@@ -52,19 +52,24 @@ def leaves_folder(path):
     return os.path.isabs(path) or os.path.normpath(path).split(os.sep)[0] == os.pardir
 
 
-def read_lines(path, cure):
-    """The lines of a UTF-8 text, which end in LF, CRLF or CR.
+def read_text(path, cure):
+    """A UTF-8 text, whose lines end in LF, CRLF or CR.
 
     Raises:
         UserError: no such file, or another encoding; it ends in `cure`.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            return file.read().split("\n")
+            return file.read()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; {cure}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it") from error
+
+
+def read_lines(path, cure):
+    """The lines of `read_text`."""
+    return read_text(path, cure).split("\n")
 
 
 def read_json(path, object_pairs_hook=None):

@@ -14,6 +14,7 @@ any class, "enlarged" the class names that belong to no data set.
 import glob
 import os
 
+from data.challenge import ClassName
 from models.errors import UserError
 from models.untrusted import odd_character, read_json, shown
 
@@ -50,6 +51,24 @@ class PromptLibrary:
     def name(self, class_name):
         """How a caption names a class: 'Shiba Inu dog' for ('Thu-dog', 'Shiba Dog')."""
         return self._entry(class_name).get("name", class_name.name)
+
+    def class_names(self, names):
+        """The classes of plain names, each in a domain whose file lists it.
+
+        Where several files do, the one that lists the most of `names` counts: 'crane' is a
+        bird among birds. A name that no file lists has no domain.
+
+        Args:
+            names: list of texts.
+
+        Returns:
+            list of `data.challenge.ClassName`.
+        """
+        listed = {domain["domain"]: {_plain(name) for name in names} & set(domain["classes"])
+                  for key, domain in self._domains.items() if key not in (GENERAL, ENLARGED)}
+        by_share = sorted(listed, key=lambda domain: -len(listed[domain]))
+        return [ClassName(next((d for d in by_share if _plain(name) in listed[d]), ""), name)
+                for name in names]
 
     def prompts(self, class_name, n_general=0, domain=True, descriptions=True):
         """The prompts of a class.

@@ -233,7 +233,8 @@ def dataset(write, tmp_path):
                                            for n in names))
         write("Dataset/classes.txt", "".join(f"Animal_c{i} {i}\n" for i in range(n_classes)))
         return SimpleNamespace(root=str(tmp_path / "Dataset"), classes="classes.txt",
-                               train_list="train.txt", shots=shots, shots_file=shots_file)
+                               train_list="train.txt", shots=shots, val_shots=2,
+                               shots_file=shots_file)
     return make
 
 
@@ -281,7 +282,7 @@ def test_no_shots_are_refused(dataset, shots):
 
 def test_a_missing_data_set_is_named(tmp_path):
     settings = SimpleNamespace(root=str(tmp_path / "none"), classes="classes.txt",
-                               train_list="train.txt", shots=4, shots_file=None)
+                               train_list="train.txt", shots=4, val_shots=2, shots_file=None)
     with pytest.raises(UserError, match="classes.txt") as error:
         load_challenge(settings, seed=1)
     assert settings.root in str(error.value)

@@ -115,3 +115,12 @@ def test_state_survives(problem):
 def test_each_class_needs_a_feature(unit_rows, labels):
     with pytest.raises(ValueError, match="0 to 2"):
         LPPlusPlus(1).fit(unit_rows(3, 4), np.array(labels), unit_rows(3, 4, seed=1))
+
+
+def test_after_each_epoch_the_caller_is_told_and_changes_nothing(problem):
+    losses = {}
+    head = LPPlusPlus(6)
+    head.fit(*problem, lambda epoch, loss: losses.update({epoch: float(loss.item())}))
+    assert list(losses) == list(range(6)) and losses[5] < losses[0]
+    silent = LPPlusPlus(6).fit(*problem)
+    np.testing.assert_array_equal(head.w.numpy(), silent.w.numpy())

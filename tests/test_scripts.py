@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from models.jclip.weights import read_pickle, write_pickle
+from runs.log import read_log
 from tests.workplace import N_BASE, ROOT, random_weights, run
 
 
@@ -32,7 +33,7 @@ def test_the_same_seed_gives_the_same_bytes(trained, tmp_path):
     for script, arguments in (("train.py", []), ("test.py", ["--output", output])):
         done = run(script, folder, *arguments, *settings)
         assert done.returncode == 0, done.stderr[-2000:]
-    for name in ("prompt_lora.pkl", "head.pkl", "ood.pkl"):
+    for name in ("prompt_lora.pkl", "head.pkl", "ood.pkl", "calibration.pkl"):
         ours, first = (read_pickle(str(place / name)) for place in (weights, folder / "weights"))
         for key in set(ours) - {"config"}:
             np.testing.assert_equal(ours[key], first[key], err_msg=f"{name} {key}")
@@ -52,6 +53,50 @@ def test_labels_and_ablation_are_reported(trained, tmp_path):
     right = np.mean([int(line[1]) == i % 6 for i, line in enumerate(ranked)])
     total = next(line for line in done.stdout.splitlines() if line.startswith("all"))
     assert f"top-1 {100 * right:.2f}" in total
+
+
+def test_a_run_leaves_its_log_and_its_page(trained, tmp_path):
+    folder, _ = trained
+    weights = tmp_path / "weights"
+    shutil.copytree(folder / "weights", weights)
+    settings = [f"output.checkpoint_dir={weights}", "--output", tmp_path / "r.txt"]
+    done = run("test.py", folder, *settings, "--ablate", "--labels", folder / "labels.txt")
+    assert done.returncode == 0, done.stderr[-2000:]
+    log = read_log(str(weights))
+    assert [line["epoch"] for line in log if line["stage"] == "tune"] == [1, 2]
+    assert len([line for line in log if line["stage"] == "head"]) == 20
+    assert log[-1]["stage"] == "test" and 0 <= log[-1]["harmonic_mean"] <= 1
+    page = (weights / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 9 and page.count("<h2>") == 8
+    (weights / "report.html").unlink()
+    done = run("test.py", folder, *settings)  # no labels, so no page of its own accord
+    assert done.returncode == 0 and not (weights / "report.html").exists()
+    done = subprocess.run([sys.executable, os.path.join(ROOT, "report.py"), str(weights)],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "No labels" in (weights / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_folder_that_cannot_be_written_costs_the_report_alone(trained, tmp_path):
+    folder, lines = trained
+    weights = tmp_path / "weights"
+    shutil.copytree(folder / "weights", weights)
+    (weights / "test.pkl").unlink()
+    (weights / "test.pkl").mkdir()  # root may write anywhere, but not a file over a folder
+    done = run("test.py", folder, f"output.checkpoint_dir={weights}", "--output",
+               tmp_path / "r.txt")
+    assert done.returncode == 0 and "warning: no report: " in done.stderr
+    assert (tmp_path / "r.txt").read_text().splitlines() == lines
+
+
+def test_a_sweep_trains_and_tests_every_combination(workplace, tmp_path):
+    done = run("train.py", workplace, f"output.checkpoint_dir={tmp_path}", "train.epochs=1",
+               "--sweep", "seed=1,2", "lora.positions=[1]")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.splitlines()) >= 2 and done.stdout.splitlines()[-1].split()[1] == "2"
+    for seed in (1, 2):
+        left = os.listdir(tmp_path / f"seed={seed},lora.positions=[1]")
+        assert {"head.pkl", "log.jsonl", "test.pkl", "result.txt"} <= set(left)
 
 
 def test_an_image_that_cannot_be_decoded_still_gets_a_line(trained, tmp_path):
@@ -91,7 +136,8 @@ def test_train_sh_runs_both_stages(workplace, tmp_path):
                           env={**os.environ, "PATH": os.path.dirname(sys.executable) + ":"
                                + os.environ["PATH"]})
     assert done.returncode == 0, done.stderr[-2000:]
-    assert sorted(os.listdir(tmp_path / "w")) == ["head.pkl", "ood.pkl", "prompt_lora.pkl"]
+    assert sorted(os.listdir(tmp_path / "w")) == ["calibration.pkl", "head.pkl", "log.jsonl",
+                                                  "ood.pkl", "prompt_lora.pkl"]
 
 
 def spoil(name, content):

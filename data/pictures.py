@@ -1,0 +1,133 @@
+"""Own pictures: a folder of class folders, `DIR/cat/1.jpg`, or a CSV of paths and labels."""
+
+import csv
+import io
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from data.challenge import IMAGE_SUFFIXES, Sample, few_shot, find_image, natural_key, read_text
+from models.errors import UserError
+
+
+class Picture(NamedTuple):
+    """An image of one's own.
+
+    Attributes:
+        path: where it is. file: how results call it, relative to the folder or as in the CSV.
+        name: of its class, '' where it is not known.
+    """
+
+    path: str
+    file: str
+    name: str
+
+
+def load_pictures(settings, seed, library):
+    """The `Challenge` of own pictures.
+
+    Args:
+        settings: the config's section `data`. `images`: see `read_pictures`; `new_classes`: a
+            file of names of classes without pictures, one a line, or None.
+        seed: chooses the shots.
+        library: `prompts.PromptLibrary`, which knows the domains of class names.
+
+    Returns:
+        `Challenge`; labels count the classes as they come, then the new ones.
+
+    Raises:
+        UserError: a picture without a class, fewer than two classes, a class named twice; see
+            `read_pictures` and `few_shot`.
+    """
+    pictures = read_pictures(settings.images)
+    for picture in pictures:
+        if not picture.name:
+            raise UserError(f"{picture.file} of {settings.images} has no class; put it into a "
+                            "class's folder, or write its label into the CSV")
+    names = list(dict.fromkeys(picture.name for picture in pictures))
+    if len(names) < 2:
+        raise UserError(f"{settings.images} has the one class {names[0]!r}; it needs two")
+    new = [] if settings.new_classes is None else read_names(settings.new_classes)
+    by_key = {}
+    for name in names + new:
+        if name.casefold() in by_key:
+            raise UserError(f"the class {name!r} is there already, as "
+                            f"{by_key[name.casefold()]!r}; name each in one way, and as new "
+                            f"({settings.new_classes}) only what has no pictures")
+        by_key[name.casefold()] = name
+    label_of = {name: label for label, name in enumerate(names)}
+    samples = [Sample(picture.path, label_of[picture.name]) for picture in pictures]
+    return few_shot(library.class_names(names + new), samples, settings, seed)
+
+
+def read_pictures(path):
+    """The images of a folder or of a CSV.
+
+    Args:
+        path: a folder: an image's class is the first folder below it, and unknown for images
+            that lie in it directly. Or a CSV, whose first line names its columns: path
+            (relative to the CSV or to the working folder) and, where known, label, a name.
+            Underscores in names are spaces.
+
+    Returns:
+        list of `Picture`, not empty; a folder's in natural order, a CSV's in its own.
+
+    Raises:
+        UserError: neither a folder nor a CSV, a bad line, an image that is nowhere, no image.
+    """
+    if os.path.isdir(path):
+        pictures = [Picture(os.path.join(path, file), file,
+                            _readable(file.rpartition(os.sep)[0].split(os.sep)[0]))
+                    for file in files_below(path)]
+    elif path.lower().endswith(".csv"):
+        pictures = list(_rows_of_csv(path))
+    else:
+        raise UserError(f"{path} is neither a folder of images nor a .csv file")
+    if not pictures:
+        raise UserError(f"no images in {path} ({', '.join(IMAGE_SUFFIXES)})")
+    return pictures
+
+
+def labels_of_pictures(pictures, classes):
+    """The label of each picture, int array (N,), -1 for none of `classes`, list of `ClassName`."""
+    label_of = {c.name.casefold(): label for label, c in enumerate(classes)}
+    return np.array([label_of.get(picture.name.casefold(), -1) for picture in pictures])
+
+
+def files_below(folder):
+    """Images in a folder and in those below it, relative to it, in natural order.
+
+    Hidden files and folders are left out.
+    """
+    files = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        files += [os.path.relpath(os.path.join(place, name), folder) for name in names
+                  if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
+    return sorted(files, key=lambda file: [natural_key(part) for part in file.split(os.sep)])
+
+
+def read_names(path):
+    """The class names of a file, one a line; underscores are spaces."""
+    names = [_readable(line) for line in read_text(path).splitlines() if line.strip()]
+    if not names:
+        raise UserError(f"{path} is empty; it needs a class name a line")
+    return names
+
+
+def _rows_of_csv(path):
+    reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
+    if "path" not in (reader.fieldnames or ()):
+        raise UserError(f"{path}, line 1: the columns must be named: path,label")
+    for row in reader:
+        where = f"{path}, line {reader.line_num}"
+        if None in row or None in row.values():
+            raise UserError(f"{where}: not as many columns as line 1 names; put a text with a "
+                            'comma into "quotes"')
+        image = find_image(row["path"], (os.path.dirname(path), "."), where)
+        yield Picture(image, row["path"], _readable(row.get("label", "")))
+
+
+def _readable(name):
+    return name.replace("_", " ").strip()

@@ -1,0 +1,192 @@
+"""The few-shot benchmarks, as CoOp's users have them on disk.
+
+Folders and splits are CoOp's (Zhou et al. 2021, arXiv 2109.01134); few-shot choices are read as
+2SFS publishes them (Farina et al. 2025, arXiv 2503.11609).
+"""
+
+import json
+import math
+import os
+from typing import NamedTuple
+
+from data.challenge import ClassName, Sample, few_shot, find_image, read_text
+from data.pictures import files_below
+from models.errors import UserError
+
+SETTINGS = ("all-to-all", "base-to-new")
+PARTS = ("train", "val", "test")
+
+
+class Benchmark(NamedTuple):
+    """A benchmark's classes by label, list of names, and its parts, lists of `Sample`."""
+
+    names: list
+    train: list
+    val: list
+    test: list
+
+
+def load_benchmark(settings, seed):
+    """The `Challenge` of a benchmark.
+
+    In the setting base-to-new the first half of the classes, rounded up, are trained on and
+    the others new (Zhou et al. 2022, arXiv 2203.05557). Validation images are from the
+    benchmark's own validation part where it has one.
+
+    Args:
+        settings: the config's section `data`. `shots_file` may be 2SFS's
+            'shot_4-seed_1_train.jsonl', with the validation images in '…_val.jsonl' beside it.
+        seed: chooses the shots.
+    """
+    if settings.setting not in SETTINGS:
+        raise UserError(f"data.setting is {settings.setting!r}; it must be one of "
+                        f"{', '.join(SETTINGS)}")
+    benchmark = read_benchmark(settings)
+    n_base = C = len(benchmark.names)
+    if settings.setting == "base-to-new":
+        n_base = math.ceil(C / 2)
+
+    def of_base(samples):
+        return [sample for sample in samples if sample.label < n_base]
+
+    train, validation = None, of_base(benchmark.val) or None
+    if settings.shots_file is not None:
+        train = of_base(read_jsonl(settings.shots_file, settings, benchmark.names))
+        beside = settings.shots_file.replace("_train.jsonl", "_val.jsonl")
+        if beside != settings.shots_file and os.path.exists(beside):
+            validation = of_base(read_jsonl(beside, settings, benchmark.names))
+    challenge = few_shot(benchmark_classes(settings, benchmark.names), of_base(benchmark.train),
+                         settings, seed, train, validation)
+    for sample in challenge.train + challenge.validation:
+        require_image(sample.path, settings)
+    return challenge
+
+
+def benchmark_classes(settings, names):
+    """The `ClassName`s of a benchmark, all in the domain that the settings give."""
+    return [ClassName(settings.domain or "", name.replace("_", " ")) for name in names]
+
+
+def require_image(path, settings):
+    """Refuse a path that a benchmark's split lists and that is no file."""
+    if not os.path.isfile(path):
+        raise UserError(f"no image {path}, which {settings.split} lists; set data.root and "
+                        "data.split_images to where the images are")
+
+
+def read_benchmark(settings):
+    """A benchmark as its split file tells it; whether the images are there is not looked at.
+
+    Args:
+        settings: the config's section `data`: `split` in `root` is CoOp's JSON with lists
+            'train', 'val' and 'test' of [path, label, class name]; or FGVC-Aircraft's
+            variants.txt beside its images_variant_*.txt; or CoOp's classnames.txt of ImageNet
+            ('n01440764 tench') beside folders train and val, whose val is the test part.
+
+    Returns:
+        `Benchmark`.
+
+    Raises:
+        UserError: a file that is missing or of another form.
+    """
+    path = os.path.join(settings.root, settings.split)
+    images = os.path.join(settings.root, settings.split_images)
+    kind = os.path.basename(path)
+    if kind == "variants.txt":
+        return _read_aircraft(path, images)
+    if kind == "classnames.txt":
+        return _read_imagenet(path, images)
+    return _read_split(path, images)
+
+
+def _read_split(path, images):
+    try:
+        content = json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); get it again") from error
+    if not isinstance(content, dict) or not set(PARTS) <= set(content):
+        raise UserError(f"{path} is no split: it needs the lists {', '.join(PARTS)}")
+    name_of, parts = {}, []
+    for part in PARTS:
+        samples = []
+        for i, row in enumerate(content[part]):
+            if not isinstance(row, list) or [type(v) for v in row] != [str, int, str]:
+                raise UserError(f"{path}: {part}[{i}] is {row!r}, not [path, label, class name]")
+            file, label, name = row
+            if name_of.setdefault(label, name) != name:
+                raise UserError(f"{path}: {part}[{i}] calls label {label} {name!r}, a row before "
+                                f"it {name_of[label]!r}")
+            samples.append(Sample(os.path.join(images, file), label))
+        parts.append(samples)
+    if sorted(name_of) != list(range(len(name_of))):
+        raise UserError(f"{path}: the labels are not 0 to {len(name_of) - 1}")
+    return Benchmark([name_of[label] for label in range(len(name_of))], *parts)
+
+
+def _read_aircraft(path, images):
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    label_of = {name: label for label, name in enumerate(names)}
+    parts = []
+    for part in PARTS:
+        listing = os.path.join(os.path.dirname(path), f"images_variant_{part}.txt")
+        samples = []
+        for number, line in enumerate(read_text(listing).splitlines(), start=1):
+            image, _, name = line.strip().partition(" ")
+            if name not in label_of:
+                raise UserError(f"{listing}, line {number}: {line!r} names no class of {path}")
+            samples.append(Sample(os.path.join(images, f"{image}.jpg"), label_of[name]))
+        parts.append(samples)
+    return Benchmark(names, *parts)
+
+
+def _read_imagenet(path, images):
+    name_of = dict(line.strip().split(" ", 1) for line in read_text(path).splitlines()
+                   if " " in line.strip())
+    parts = []
+    for part in ("train", "val"):
+        folder = os.path.join(images, part)
+        if not os.path.isdir(folder):
+            raise UserError(f"no folder {folder}; set data.root and data.split_images")
+        parts.append(files_below(folder))
+    folders = sorted({file.split(os.sep)[0] for file in parts[0]})
+    unknown = next((f for f in folders if f not in name_of), None)
+    if unknown is not None:
+        raise UserError(f"{path} has no name for the folder {unknown} of {images}")
+    label_of = {folder: label for label, folder in enumerate(folders)}
+    train, test = ([Sample(os.path.join(images, part, file), label_of[file.split(os.sep)[0]])
+                    for file in files] for part, files in zip(("train", "val"), parts))
+    return Benchmark([name_of[folder] for folder in folders], train, [], test)
+
+
+def read_jsonl(path, settings, names):
+    """A few-shot choice as 2SFS publishes it.
+
+    Args:
+        path: file with a JSON object a line: `_impath`, which starts at the folder that holds
+            all data sets ('caltech-101/101_ObjectCategories/…'), `_label` and `_classname`.
+        settings: the config's section `data`.
+        names: list of the benchmark's class names by label, which must agree.
+
+    Returns:
+        list of `Sample`.
+
+    Raises:
+        UserError: a bad line, or an image that is nowhere.
+    """
+    known = set(enumerate(names))
+    folders = [os.path.join(settings.root, folder)
+               for folder in (os.pardir, os.curdir, settings.split_images)]
+    samples = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+            file, label, name = (row[key] for key in ("_impath", "_label", "_classname"))
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{where}: {line[:80]!r} is no JSON object with _impath, _label and "
+                            "_classname") from None
+        if (label, name) not in known:
+            raise UserError(f"{where}: label {label} and name {name!r} are no class of "
+                            f"{settings.split}")
+        samples.append(Sample(find_image(file, folders, where), label))
+    return samples

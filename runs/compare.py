@@ -1,0 +1,103 @@
+"""Several runs side by side: those that differ in the seed alone are one row with a deviation."""
+
+import os
+
+import numpy as np
+
+from models.errors import UserError
+from runs import figures
+from runs.elements import figure, header, points, section, table, text, write_html
+from runs.log import read_log
+from runs.record import RECORD_NAME, read_record, summary_of
+
+# Settings that tell one run from its repetition.
+REPEATED = ("seed", "output.checkpoint_dir", "output.cache_dir")
+ACCURACIES = {"base": "base", "new": "new", "harmonic_mean": "H", "auroc": "AUROC"}
+
+
+def read_groups(folders):
+    """The runs of folders, put together where their settings differ in the seed alone.
+
+    Returns:
+        {name: list of {value's name: float}}: the name tells the settings that differ between
+        groups, or else the folder; the values are those of `ACCURACIES` that a run has, and
+        'minutes' of training.
+
+    Raises:
+        UserError: a folder without a tested run.
+    """
+    groups = {}
+    for folder in folders:
+        record = read_record(folder)
+        if record is None:
+            raise UserError(f"{folder} holds no {RECORD_NAME}; run test.py with its config first")
+        settings = {key: repr(value) for key, value in flat(record["config"]).items()
+                    if key not in REPEATED}
+        shares = summary_of(record)
+        values = {name: shares[key] for key, name in ACCURACIES.items() if key in shares}
+        trained = [line["time"] for line in read_log(folder) if line["stage"] != "test"]
+        if trained:
+            values["minutes"] = trained[-1] / 60
+        groups.setdefault(tuple(sorted(settings.items())), (folder, []))[1].append(values)
+    differing = {key for settings in groups for key, _ in settings
+                 if len({dict(other).get(key) for other in groups}) > 1}
+    return {", ".join(f"{key}={value}" for key, value in settings if key in differing)
+            or os.path.normpath(folder): runs for settings, (folder, runs) in groups.items()}
+
+
+def flat(config, prefix=""):
+    """{'lora.rank': 4, …} of nested settings."""
+    found = {}
+    for key, value in config.items():
+        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict)
+                     else {f"{prefix}{key}": value})
+    return found
+
+
+def table_of(groups):
+    """The groups as rows of texts, the first row names the columns.
+
+    Accuracies are in %; of several runs it is their mean ± standard deviation.
+    """
+    rows = [["settings", "runs", *ACCURACIES.values(), "minutes"]]
+    for name, runs in groups.items():
+        cells = []
+        for column in rows[0][2:]:
+            values = np.array([run[column] for run in runs if column in run])
+            if column not in ("AUROC", "minutes"):
+                values = 100 * values
+            digits = 4 if column == "AUROC" else 2
+            cells.append("–" if not len(values) else f"{values.mean():.{digits}f}" + (
+                f" ± {values.std():.{digits}f}" if len(values) > 1 else ""))
+        rows.append([name, str(len(runs)), *cells])
+    return rows
+
+
+def format_table(rows):
+    """Rows of texts as lines, the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *(
+        cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]) for row in rows)
+
+
+def write_comparison(groups, path):
+    """Write a page that shows `read_groups`'s result."""
+    names, *rows = table_of(groups)
+    drawings, best = [], []
+    for name in ("base", "new", "H"):
+        values = {group: [run[name] for run in runs if name in run]
+                  for group, runs in groups.items()}
+        means = {group: np.mean(each) for group, each in values.items() if each}
+        if means:
+            drawings.append(figure(f"{name}, top-1 in %", figures.run_values(
+                list(values), list(values.values())), "● a run   | the mean"))
+            group = max(means, key=means.get)
+            best.append(f"{name} {points(means[group])} with {group}")
+    n_runs = sum(map(len, groups.values()))
+    write_html(path, "Comparison", header(
+        "Comparison", f"{n_runs} runs of {len(groups)} settings", [])
+        + section("Numbers", "Accuracies among all classes in %, of several runs the mean ± "
+                  "standard deviation.",
+                  table(names, [list(map(text, row)) for row in rows]), layout="whole")
+        + section("Accuracy", f"The best means: {'; '.join(best) or 'no labels are known'}.",
+                  *drawings))

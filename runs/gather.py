@@ -1,0 +1,73 @@
+"""Gathers what a run's page needs from the models and the test images."""
+
+import numpy as np
+
+from data.views import Views
+from models.calibration import probabilities
+from models.classifier import base_logits, text_logits
+from models.features import encode_views, mta_inlierness
+from runs.record import crops_shown, pictures_of, telling_images, versions
+
+
+def gather(images, labels, trained, seen, answers, config):
+    """A record (`runs.record`) but for the ablation and the time.
+
+    Args:
+        images: with `paths` and `names`, lists (N).
+        labels: int array (N,), -1 where unknown.
+        trained, seen, answers: `models.classifier`'s; where labels are known, everything seen.
+        config: the run's.
+    """
+    fused = base_logits(trained, seen.modes, seen.tuned_modes, config.fusion, trained.head)
+    zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)[:, trained.new]
+    base_label = trained.base[fused.argmax(axis=1)]
+    new_label = trained.new[zero_shot.argmax(axis=1)] if len(trained.new) else base_label
+    whole = seen.modes if seen.whole is None else seen.whole
+    confidence = answers.probabilities[:, 0]
+    predicted = answers.labels[:, 0]
+    return {
+        "config": config.to_dict(), "classes": [list(c) for c in trained.classes],
+        "base": trained.base, "names": list(images.names), "labels": labels,
+        "scores": seen.scores, "taken_for_base": seen.is_base, "threshold": trained.threshold,
+        "rankings": answers.labels, "base_label": base_label, "new_label": new_label,
+        "zero_shot_label": text_logits(trained, whole, trained.zero_shot_text).argmax(axis=1),
+        "confidence": confidence, "plain_confidence": answers.plain[:, 0],
+        "temperature": trained.temperature,
+        "crops": look_closer(images.paths, labels, trained, seen, config),
+        "pictures": pictures_of(images.paths, predicted, labels, confidence),
+        "versions": versions()}
+
+
+def look_closer(paths, labels, trained, seen, config):
+    """The crops of a few images taken for base, with MTA's inlierness (a record's 'crops')."""
+    views = Views(trained.preprocess, config.mta.views, config.mta.scale, config.seed)
+    taken = np.flatnonzero(seen.is_base)
+    if views.n_views == 1 or not len(taken):
+        return []
+
+    def logits(features, tuned_features):
+        return base_logits(trained, features, tuned_features, config.fusion, trained.head)
+
+    after = logits(seen.modes[taken], seen.tuned_modes[taken])
+    before = after if seen.whole is None else logits(seen.whole[taken], seen.tuned_whole[taken])
+    looked = []
+    firsts = (trained.base[each.argmax(axis=1)] for each in (before, after))
+    for row in telling_images(*firsts, labels[taken]):
+        image = int(taken[row])
+        pixels = views.of(paths[image])
+        if pixels is None:
+            continue
+        features = encode_views(trained.tuned, pixels[None])
+        inlierness = mta_inlierness(features, trained.tuned_text, trained.scale, config.mta)
+        whole = encode_views(trained.original, pixels[None, :1])
+        looked.append({
+            "image": image, **crops_shown(pixels, inlierness[0]),
+            "before": _first(trained, logits(whole[:, 0].numpy(), features[:, 0].numpy())),
+            "after": _first(trained, after[row:row + 1])})
+    return looked
+
+
+def _first(trained, logits):
+    """[label, probability] of an image's logits (1, C_base)."""
+    shares = probabilities(logits, trained.temperature)[0]
+    return [int(trained.base[shares.argmax()]), float(shares.max())]

@@ -1,0 +1,49 @@
+"""Comparing runs: seeds become mean and deviation, other settings rows of their own."""
+
+import numpy as np
+import pytest
+
+from models.errors import UserError
+from runs.compare import format_table, read_groups, table_of, write_comparison
+from runs.record import summary_of
+from tests.reference.run import example_record, write_run
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs")
+    return [write_run(place / f"{rank}_{seed}", seed, **{
+        "lora.rank": rank, "output.checkpoint_dir": place / f"{rank}_{seed}"})
+        for rank in (2, 4) for seed in (1, 2, 3)]
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_group(folders):
+    groups = read_groups(folders)
+    assert list(groups) == ["lora.rank=2", "lora.rank=4"]
+    expected = [100 * summary_of(example_record(seed))["base"] for seed in (1, 2, 3)]
+    assert [100 * run["base"] for run in groups["lora.rank=2"]] == pytest.approx(expected)
+    row = table_of(groups)[1]
+    assert row[:3] == ["lora.rank=2", "3", f"{np.mean(expected):.2f} ± {np.std(expected):.2f}"]
+
+
+def test_one_group_is_named_by_its_folder_and_one_run_has_no_deviation(folders):
+    head, row = table_of(read_groups(folders[:1]))
+    assert row[0] == folders[0] and row[1] == "1" and not any("±" in cell for cell in row)
+    assert head == ["settings", "runs", "base", "new", "H", "AUROC", "minutes"]
+
+
+def test_the_table_is_aligned(folders):
+    lines = format_table(table_of(read_groups(folders))).splitlines()
+    assert len(lines) == 3 and len(set(map(len, lines))) == 1
+
+
+def test_a_run_without_labels_has_no_accuracies(folders, tmp_path):
+    write_run(tmp_path / "run", labelled=False)
+    rows = table_of(read_groups([str(tmp_path / "run")]))
+    assert rows[1][2:6] == ["–"] * 4
+    write_comparison(read_groups([str(tmp_path / "run"), folders[0]]), str(tmp_path / "c.html"))
+
+
+def test_an_untested_folder_is_named(folders, tmp_path):
+    with pytest.raises(UserError, match="run test.py"):
+        read_groups([folders[0], str(tmp_path)])

@@ -1,0 +1,138 @@
+"""The page of a run, in text and as a headless Chromium draws it."""
+
+import re
+
+import pytest
+
+from models.errors import UserError
+from runs.compare import read_groups, write_comparison
+from runs.page import run_page, write_run_page
+from tests.browser import CHROMIUM, Browser
+from tests.reference.run import example_record, write_run
+
+SECTIONS = ["What each part adds", "How it learned", "Where it is right", "What it confuses",
+            "Base or new", "What MTA looks at", "How sure it is", "The run"]
+NEED_LABELS = ["Where it is right", "What it confuses", "Base or new", "How sure it is"]
+# Everything that a browser would fetch: of the page, of its style, of its drawings.
+FETCHED = re.compile(r"""(?:src|href|srcset|data|poster|action)\s*=\s*["']?([^"'\s>]+)"""
+                     r"""|url\(\s*["']?([^"')]+)|@import\s*["']([^"']+)""")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """{name: path} of a run's page, of one without labels, and of a comparison."""
+    place = tmp_path_factory.mktemp("pages")
+    folders = [write_run(place / str(seed), seed, **{"lora.rank": rank})
+               for seed, rank in ((1, 4), (2, 4), (1, 2))]
+    comparison = str(place / "comparison.html")
+    write_comparison(read_groups(folders), comparison)
+    return {"run": write_run_page(folders[0]), "comparison": comparison,
+            "unlabelled": write_run_page(write_run(place / "unlabelled", labelled=False))}
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def test_every_part_is_there(pages):
+    page = read(pages["run"])
+    assert re.findall(r"<h2>(.*?)</h2>", page) == SECTIONS
+    assert page.count("<svg") == 9  # the loss twice, for wide and narrow windows
+    assert "blue &amp; &lt;white&gt; vase" in page and "<white>" not in page
+    assert "#0102" not in page  # a stand-in for a colour that was not replaced
+
+
+def test_without_labels_their_parts_say_why_they_are_left_out(pages):
+    page = read(pages["unlabelled"])
+    for title in NEED_LABELS:
+        assert re.search(rf"<h2>{title}</h2><p [^>]*>No labels", page), title
+    assert page.count("<svg") == 3 and "What MTA looks at" in page
+
+
+def test_before_the_test_the_page_shows_the_training_alone(tmp_path):
+    folder = write_run(tmp_path)
+    (tmp_path / "test.pkl").unlink()
+    page = read(write_run_page(folder))
+    assert "not tested yet" in page and page.count("<svg") == 3
+
+
+@pytest.mark.parametrize("n_images", [1, 2, 5, 12])
+@pytest.mark.parametrize("right", ["none", "some", "all"])
+def test_few_images_have_a_page_too(n_images, right):
+    record = example_record(3, N=n_images)
+    if right == "all":
+        record["rankings"][:, 0] = record["labels"]
+    elif right == "none":
+        wrong = (record["labels"] + 1) % 4
+        record.update(base_label=wrong, new_label=wrong, rankings=wrong[:, None])
+        record["scores"][:] = 0.5
+    page = re.sub(r'"data:image[^"]*"', "", run_page("few", record, []))
+    assert re.findall(r"<h2>(.*?)</h2>", page) == SECTIONS and "nan" not in page
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(UserError, match="log.jsonl nor test.pkl"):
+        write_run_page(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["run", "unlabelled", "comparison"])
+def test_nothing_is_fetched_from_elsewhere(pages, name):
+    fetched = ["".join(groups) for groups in FETCHED.findall(read(pages[name]))]
+    assert fetched and all(address.startswith(("data:", "#")) for address in fetched)
+
+
+# What lies outside the window: (tag, text, right edge) of the drawn elements that are not in a
+# box which scrolls by itself.
+OVERFLOW = """[...document.querySelectorAll('body *')]
+    .filter(e => !e.closest('.scroll, pre') && e.getClientRects().length)
+    .map(e => [e.tagName, e.textContent.slice(0, 40), e.getBoundingClientRect().right])
+    .filter(([, , right]) => right > innerWidth + 0.5)"""
+BOXES = """[...document.querySelectorAll('section')].map(s => {
+    const box = s.getBoundingClientRect();
+    const drawn = [...s.querySelectorAll('svg, img')].filter(e => e.getClientRects().length);
+    return [s.querySelector('h2').textContent, box.width, box.height, drawn.length,
+            drawn.every(e => e.getBoundingClientRect().width > 0
+                        && e.getBoundingClientRect().height > 0)];})"""
+COLOURS = """[getComputedStyle(document.body).backgroundColor,
+    ...new Set([...document.querySelectorAll('svg text')].map(e => getComputedStyle(e).fill))]"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    with Browser() as browser:
+        yield browser
+
+
+def brightness(colour):
+    return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["run", "unlabelled", "comparison"])
+def test_a_browser_draws_all_of_it_within_the_window(pages, browser, name, width, dark):
+    browser.requests.clear()
+    browser.open(pages[name], width, dark)
+    assert browser.evaluate("innerWidth") == width
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate(OVERFLOW) == []
+    boxes = browser.evaluate(BOXES)
+    assert all(width > 0 and height > 20 and sizes for _, width, height, _, sizes in boxes)
+    if name == "run":
+        n_drawn = {title: n for title, _, _, n, _ in boxes}
+        assert list(n_drawn) == SECTIONS and n_drawn["How it learned"] == 2
+        assert n_drawn["Base or new"] == 3 and all(n_drawn[title] for title in SECTIONS[:-1])
+    paper, *inks = map(brightness, browser.evaluate(COLOURS))
+    assert inks and (paper < 60 if dark else paper > 240)
+    assert all(abs(ink - paper) > 60 for ink in inks)
+    assert [address for address in browser.requests if not address.startswith("data:")] == [
+        f"file://{pages[name]}"]
+
+
+def test_a_screenshot_shows_the_page(pages, browser):
+    browser.open(pages["run"], 1280)
+    screenshot = browser.screenshot(800)
+    assert screenshot.startswith(b"\x89PNG") and len(screenshot) > 20_000
