@@ -86,7 +86,8 @@ def load_checkpoint(path, made_with, keys, cure="set them back, or train again")
     if not isinstance(classes, list) or not all(
             isinstance(c, list) and [type(text) for text in c] == [str, str] for c in classes):
         raise UserError(f"{path} is damaged: its class list holds no names; train again")
-    changed = differences(_with_defaults(content["config"]), made_with["config"], keys)
+    content["config"] = _with_defaults(content["config"])
+    changed = differences(content["config"], made_with["config"], keys)
     if "data" in made_with and not same_value(content.get("data"), made_with["data"]):
         changed.append(f"{shown(content.get('data'))} then, {made_with['data']} now")
     if changed:

@@ -9,6 +9,8 @@ from models.jclip.preprocess import normalise
 from models.memory import fitting
 from models.mta import mta
 
+_PASS_BYTES = 256 << 20
+
 
 def encode_views(model, pixels):
     """Features of views, without gradient.
@@ -18,8 +20,8 @@ def encode_views(model, pixels):
         pixels: uint8 array (B, V, S, S, 3).
 
     Returns:
-        Var (B, V, D), unit norm. Where little memory is free, fewer views are worked on at a
-        time, with the same result.
+        Var (B, V, D), unit norm. Where memory is short, fewer views are worked on at a time,
+        with the same result.
     """
     B, V = pixels.shape[:2]
     flat = pixels.reshape(B * V, *pixels.shape[2:])
@@ -36,6 +38,9 @@ def encode_views(model, pixels):
 
 @functools.lru_cache(maxsize=None)  # Jittor keeps the first batch's memory for those after it
 def _at_once(n_views, bytes_per_view):
+    """How many views to encode at a time; on the CPU more are not faster, but take memory."""
+    if not jt.flags.use_cuda:
+        n_views = min(n_views, max(1, _PASS_BYTES // bytes_per_view))
     return fitting(n_views, bytes_per_view, "views")
 
 

@@ -16,7 +16,6 @@ OUTPUTS = ("weights/prompt_lora.pkl", "weights/head.pkl", "weights/ood.pkl", "re
 # Small batches, so that there are many epochs and shards to be stopped in.
 SETTINGS = ("train.epochs=5", "prompt.epochs=3", "train.batch_size=2", "test.batch_size=1",
             "lora.dropout=0.25", "workers=2")
-N_KILLS, N_KILLS_IN_WRITES = 15, 8  # of train.py and test.py together
 
 
 @pytest.fixture
@@ -66,28 +65,32 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(workplace):
     expected = outputs(workplace)
     for name in OUTPUTS:
         os.remove(workplace / name)
-    random, n_kills, gone_on = np.random.RandomState(0), 0, 0
-    for script, share, n_writes in (("train.py", 2 / 3, 12), ("test.py", 1 / 3, 4)):
-        for _ in range(round(share * N_KILLS_IN_WRITES)):
-            number, moment = 1 + random.randint(n_writes), random.choice(["half", "whole",
-                                                                           "renamed"])
+    random, gone_on = np.random.RandomState(0), 0
+    for script, n_kills, n_kills_in_writes in (("train.py", 10, 5), ("test.py", 4, 2)):
+        killed = 0
+        while killed < n_kills_in_writes:
+            number, moment = 1 + random.randint(4), random.choice(["half", "whole", "renamed"])
             done = subprocess.run(
                 [sys.executable, "-m", "tests.killed", str(number), moment,
                  *command(script, workplace)], cwd=ROOT, capture_output=True, text=True)
             assert done.returncode in (0, -signal.SIGKILL), done.stderr[-2000:]
-            n_kills += done.returncode != 0
+            killed += done.returncode != 0
             gone_on += "going on" in done.stderr
-        for _ in range(round(share * N_KILLS)):
+        killed = 0
+        while killed < n_kills:
             process = start(script, workplace)
-            time.sleep(seconds[script] * random.uniform(0.3, 1.0))
-            n_kills += process.poll() is None
+            time.sleep(seconds[script] * random.uniform(0.3, 0.9))
+            if process.poll() is None:
+                killed += 1
+            else:  # the first run, which was timed, also compiled kernels
+                seconds[script] *= 0.8
             process.kill()
             said = process.communicate()[1]
             assert "Traceback" not in said, said
             gone_on += "going on" in said
         finish(script, workplace)
     assert outputs(workplace) == expected
-    assert n_kills >= 20 and gone_on >= 3
+    assert gone_on >= 3
     # Nothing is left of the parts and temporary files.
     left = [name for _, folders, files in os.walk(workplace) for name in folders + files]
     assert not [name for name in left if name.endswith((".tmp", ".lock")) or name == "unfinished"

@@ -65,6 +65,9 @@ def attempt(read, path, content=None):
 # Lists
 
 # Names of files and classes: any characters but those that no line can hold.
+# Once a kernel of Jittor's is loaded, the processor takes subnormal numbers for 0, which
+# Hypothesis would complain of.
+FLOATS, SHARES = st.floats(allow_subnormal=False), st.floats(0, 1, allow_subnormal=False)
 NAMES = st.text(st.characters(blacklist_categories=("Cc", "Cs"), blacklist_characters="\ufeff/"),
                 min_size=1, max_size=20).map(str.strip).filter(bool)
 LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r", "\n\n", " \n"])
@@ -179,7 +182,7 @@ def test_natural_order_is_total(names):
 SECTIONS = {name: list(keys) if isinstance(keys, dict) else []
             for name, keys in load_config().to_dict().items()}
 VALUES = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9),
+    st.one_of(st.none(), st.booleans(), st.integers(), FLOATS, st.text(max_size=9),
               st.dates(), st.binary(max_size=9)),
     lambda inner: st.one_of(st.lists(inner, max_size=3),
                             st.dictionaries(st.text(max_size=5), inner, max_size=3)),
@@ -218,7 +221,7 @@ def test_overrides_of_any_content(section, key, value):
         assert len(str(error).splitlines()) == 1 and len(str(error)) < 500
 
 
-JSON = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
+JSON = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), FLOATS, st.text()),
                     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(
                         st.text(max_size=5), inner, max_size=3)), max_leaves=6)
 TEXTS = st.text(alphabet="{}ab \n\ud800é", max_size=6)
@@ -256,7 +259,7 @@ def test_prompts_of_any_content(place, content):
 @MANY
 @given(whole=st.sampled_from([images.JPEG, images.PNG, images.GIF, images.BMP, images.WEBP,
                               images.TIFF]),
-       changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4),
+       changes=st.lists(st.tuples(SHARES, st.integers(0, 255)), max_size=4),
        end=st.floats(0.05, 2))
 def test_images_with_any_bytes_changed(place, whole, changes, end):
     content = bytearray(whole)
@@ -285,10 +288,11 @@ def test_pictures_that_are_written_are_read(place, pixels):
 # Pickles
 
 PLAIN = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(),
-              st.binary(), arrays.arrays(st.sampled_from(["f4", "f8", "i4", "u1", "?"]),
-                                         arrays.array_shapes(min_dims=0, min_side=0),
-                                         elements={"allow_nan": False})),
+    st.one_of(st.none(), st.booleans(), st.integers(),
+              st.floats(allow_nan=False, allow_subnormal=False), st.text(), st.binary(),
+              arrays.arrays(st.sampled_from(["f4", "f8", "i4", "u1", "?"]),
+                            arrays.array_shapes(min_dims=0, min_side=0),
+                            elements={"allow_nan": False, "allow_subnormal": False})),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.tuples(inner),
                             st.dictionaries(st.text(), inner, max_size=3)), max_leaves=6)
 
@@ -310,7 +314,7 @@ def test_checkpoints_with_any_part(place, part, value):
 
 
 @MANY
-@given(changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4),
+@given(changes=st.lists(st.tuples(SHARES, st.integers(0, 255)), min_size=1, max_size=4),
        with_checksum=st.booleans())
 def test_checkpoints_with_any_bytes_changed(place, changes, with_checksum):
     path = place / "head.pkl"

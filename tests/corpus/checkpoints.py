@@ -107,7 +107,10 @@ CHECKPOINTS = [
         "a flip in the marker": damaged(flipped(0.99999)),
         **{f"protocol {i}": pickle.dumps(content(), i) for i in (2, 3, 5)},
         **but("lora", {}), **but("base", np.array([0, 1], np.uint8)),
-        **but("config/data", {"shots": 4})}),
+        **but("config/data", {"shots": 4}),
+        # A setting that did not exist in training was as its default is.
+        **but("config/lora", {}),
+        **without("config/lora/rank", "config/lora", "config/data/shots")}),
     *refused("is no (whole )?checkpoint of train.py", {
         **{f"a {type(value).__name__}": written(value) for value in (
             [], None, 3, "checkpoint", (1, 2), array(3), {}, b"bytes", 1.5)},
@@ -122,12 +125,11 @@ CHECKPOINTS = [
         [["cat"], ["dog"], ["pie"]], [[0, 1], [0, 2], [0, 3]], ("Animal", "cat"))),
     *refused("other settings", {
         **but("config/lora/rank", 2, 4.0, None, "4", [4], array(2), {"x": 1}, 16 ** 5000),
-        **but("config/lora", None, [], 3, {}, "x"), **but("config/prompt/init", "a"),
+        **but("config/lora", None, [], 3, "x"), **but("config/prompt/init", "a"),
         **but("config/data", None, [4]), **but("config/data/shots", 1),
         **but("config/lora/other", 1),
         **but("config/train/scale", [0.5], array(2), [array(2), array(2)],
-              HOLDS_ITSELF),
-        **without("config/lora/rank", "config/lora", "config/data/shots")}),
+              HOLDS_ITSELF)}),
     *refused("its base classes are no ascending labels below 3", but(
         "base", [0, 2], None, 3, "02", np.array([0.0, 2.0]), np.array([[0, 2]]), np.array(0),
         np.zeros(0, int), np.array([-1, 2]), np.array([0, 3]), np.array([2, 0]), np.array([0, 0]),
