@@ -25,7 +25,8 @@ _OR_NULL = {"data.labels": "labels.txt", "data.shots_file": "shots.txt", "data.i
             "prompts.max_tokens": 77, "ood.threshold": 0.5}
 # Paths in data.root, which a config file may not lead out of it. (The command line is the
 # user's own.)
-_IN_ROOT = {"data.classes", "data.train_list", "data.test_dir", "data.labels", "data.split"}
+_IN_ROOT = {"data.classes", "data.train_list", "data.test_dir", "data.labels", "data.split",
+            "data.split_images"}
 # Numbers that must be at least 1 or may be negative; all others must be at least 0.
 _AT_LEAST_ONE = {
     "data.shots", "prompts.max_tokens", "prompt.queue_length", "prompt.queue_every", "lora.rank",
@@ -52,14 +53,14 @@ class Config:
         return self._values
 
 
-def load_config(path=None, overrides=(), changes=None):
+def load_config(path=None, overrides=(), *changes):
     """The merged settings.
 
     Args:
         path: YAML file of differences from `configs/default.yaml`, or None.
         overrides: strings 'section.key=value', the value in YAML.
-        changes: nested dict of settings that count more than the file's and less than the
-            overrides, or None.
+        changes: nested dicts of settings that count more than the file's and less than the
+            overrides; the last most.
 
     Raises:
         UserError: no such file, bad YAML, an unknown key (the nearest known one is named), a
@@ -70,7 +71,8 @@ def load_config(path=None, overrides=(), changes=None):
     values = copy.deepcopy(defaults)
     if path is not None:
         _merge(values, _read_yaml(path), defaults, path)
-    _merge(values, changes or {}, defaults, "saved settings")
+    for each in changes:
+        _merge(values, each, defaults, "saved settings")
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:

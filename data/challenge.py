@@ -15,7 +15,7 @@ import numpy as np
 
 from models import untrusted
 from models.errors import UserError
-from models.untrusted import leaves_folder, odd_character, read_lines, shown
+from models.untrusted import leaves_folder, odd_character, shown
 
 _LAYOUT = "see the README for the layout of the data"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
@@ -252,27 +252,33 @@ def read_text(path):
     return untrusted.read_text(path, _LAYOUT).lstrip("\ufeff")
 
 
+def numbered_lines(path, form):
+    """(where, line) of each line of a UTF-8 text that is not blank; `form` says what lines hold."""
+    n_lines = 0
+    for number, line in enumerate(map(str.strip, read_text(path).split("\n")), start=1):
+        if line:
+            n_lines += 1
+            yield f"{path}, line {number}", line
+    if n_lines == 0:
+        raise UserError(f"{path} is empty; it needs lines '{form}'")
+
+
+def refuse_odd_characters(where, text):
+    """Refuse a name or path with a character that does not show; see `odd_character`."""
+    odd = odd_character(text)
+    if odd:
+        raise UserError(f"{where}: {shown(text)} has the character {ascii(odd)}; remove it, or "
+                        "write the file as UTF-8 text")
+
+
 def _rows(path, form):
     """(where, text, label) of each line that is not blank."""
-    lines = read_lines(path, _LAYOUT)
-    lines[0] = lines[0].lstrip("\ufeff")
-    n_rows = 0
-    for number, line in enumerate(lines, start=1):
-        line = line.strip()
-        if not line:
-            continue
-        where = f"{path}, line {number}"
+    for where, line in numbered_lines(path, form):
         text, *label = line.rsplit(None, 1)
         if not label or not re.fullmatch("[0-9]{1,9}", label[0]):
             raise UserError(f"{where}: {shown(line)} is not of the form '{form}'")
-        odd = odd_character(text)
-        if odd:
-            raise UserError(f"{where}: {shown(text)} has the character {ascii(odd)}; remove it, "
-                            "or write the file as UTF-8 text")
-        n_rows += 1
+        refuse_odd_characters(where, text)
         yield where, text, int(label[0])
-    if n_rows == 0:
-        raise UserError(f"{path} is empty; it needs lines '{form}'")
 
 
 def _labelled_rows(path, form, n_classes):

@@ -7,8 +7,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.challenge import IMAGE_SUFFIXES, Sample, few_shot, find_image, natural_key, read_text
+from data.challenge import (
+    IMAGE_SUFFIXES,
+    Sample,
+    few_shot,
+    find_image,
+    natural_key,
+    numbered_lines,
+    read_text,
+    refuse_odd_characters,
+)
 from models.errors import UserError
+from models.untrusted import shown
 
 
 class Picture(NamedTuple):
@@ -67,14 +77,16 @@ def read_pictures(path):
     Args:
         path: a folder: an image's class is the first folder below it, and unknown for images
             that lie in it directly. Or a CSV, whose first line names its columns: path
-            (relative to the CSV or to the working folder) and, where known, label, a name.
+            (absolute, or relative to the CSV or the working folder) and, where known, label, a
+            name.
             Underscores in names are spaces.
 
     Returns:
         list of `Picture`, not empty; a folder's in natural order, a CSV's in its own.
 
     Raises:
-        UserError: neither a folder nor a CSV, a bad line, an image that is nowhere, no image.
+        UserError: neither a folder nor a CSV, a bad line, an image that is nowhere or listed
+            twice, no image.
     """
     if os.path.isdir(path):
         pictures = [Picture(os.path.join(path, file), file,
@@ -110,23 +122,36 @@ def files_below(folder):
 
 def read_names(path):
     """The class names of a file, one a line; underscores are spaces."""
-    names = [_readable(line) for line in read_text(path).splitlines() if line.strip()]
-    if not names:
-        raise UserError(f"{path} is empty; it needs a class name a line")
+    names = []
+    for where, line in numbered_lines(path, "class name"):
+        refuse_odd_characters(where, line)
+        names.append(_readable(line))
     return names
 
 
 def _rows_of_csv(path):
     reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
-    if "path" not in (reader.fieldnames or ()):
+    try:
+        columns = reader.fieldnames or ()
+        rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num} is not CSV: {error}") from error
+    if "path" not in columns:
         raise UserError(f"{path}, line 1: the columns must be named: path,label")
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
+    seen = set()
+    for where, row in rows:
         if None in row or None in row.values():
             raise UserError(f"{where}: not as many columns as line 1 names; put a text with a "
                             'comma into "quotes"')
-        image = find_image(row["path"], (os.path.dirname(path), "."), where)
-        yield Picture(image, row["path"], _readable(row.get("label", "")))
+        file, label = row["path"], row.get("label", "")
+        refuse_odd_characters(where, file + label)
+        # The user's own list, which may name images anywhere.
+        image = file if os.path.isabs(file) and os.path.isfile(file) else find_image(
+            file, (os.path.dirname(path), "."), where)
+        if image in seen:
+            raise UserError(f"{where}: {shown(file)} is listed twice; remove one of its lines")
+        seen.add(image)
+        yield Picture(image, file, _readable(label))
 
 
 def _readable(name):

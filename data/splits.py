@@ -9,9 +9,10 @@ import math
 import os
 from typing import NamedTuple
 
-from data.challenge import ClassName, Sample, few_shot, find_image, read_text
+from data.challenge import ClassName, Sample, few_shot, find_image, numbered_lines
 from data.pictures import files_below
 from models.errors import UserError
+from models.untrusted import leaves_folder, read_json, shown
 
 SETTINGS = ("all-to-all", "base-to-new")
 PARTS = ("train", "val", "test")
@@ -101,21 +102,27 @@ def read_benchmark(settings):
 
 def _read_split(path, images):
     try:
-        content = json.loads(read_text(path))
+        content = read_json(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; set data.root to the benchmark's "
+                        "folder") from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); get it again") from error
-    if not isinstance(content, dict) or not set(PARTS) <= set(content):
+    if not isinstance(content, dict) or not all(
+            isinstance(content.get(part), list) for part in PARTS):
         raise UserError(f"{path} is no split: it needs the lists {', '.join(PARTS)}")
     name_of, parts = {}, []
     for part in PARTS:
         samples = []
         for i, row in enumerate(content[part]):
             if not isinstance(row, list) or [type(v) for v in row] != [str, int, str]:
-                raise UserError(f"{path}: {part}[{i}] is {row!r}, not [path, label, class name]")
+                raise UserError(f"{path}: {part}[{i}] is {shown(row)}, not [path, label, class "
+                                "name]")
             file, label, name = row
+            _refuse_leaving(file, f"{path}: {part}[{i}]")
             if name_of.setdefault(label, name) != name:
-                raise UserError(f"{path}: {part}[{i}] calls label {label} {name!r}, a row before "
-                                f"it {name_of[label]!r}")
+                raise UserError(f"{path}: {part}[{i}] calls label {label} {shown(name)}, a row "
+                                f"before it {shown(name_of[label])}")
             samples.append(Sample(os.path.join(images, file), label))
         parts.append(samples)
     if sorted(name_of) != list(range(len(name_of))):
@@ -124,24 +131,24 @@ def _read_split(path, images):
 
 
 def _read_aircraft(path, images):
-    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    names = [line for _, line in numbered_lines(path, "class name")]
     label_of = {name: label for label, name in enumerate(names)}
     parts = []
     for part in PARTS:
         listing = os.path.join(os.path.dirname(path), f"images_variant_{part}.txt")
         samples = []
-        for number, line in enumerate(read_text(listing).splitlines(), start=1):
-            image, _, name = line.strip().partition(" ")
+        for where, line in numbered_lines(listing, "image class name"):
+            image, _, name = line.partition(" ")
             if name not in label_of:
-                raise UserError(f"{listing}, line {number}: {line!r} names no class of {path}")
+                raise UserError(f"{where}: {shown(line)} names no class of {path}")
+            _refuse_leaving(image, where)
             samples.append(Sample(os.path.join(images, f"{image}.jpg"), label_of[name]))
         parts.append(samples)
     return Benchmark(names, *parts)
 
 
 def _read_imagenet(path, images):
-    name_of = dict(line.strip().split(" ", 1) for line in read_text(path).splitlines()
-                   if " " in line.strip())
+    name_of = dict(line.partition(" ")[::2] for _, line in numbered_lines(path, "folder name"))
     parts = []
     for part in ("train", "val"):
         folder = os.path.join(images, part)
@@ -177,16 +184,20 @@ def read_jsonl(path, settings, names):
     folders = [os.path.join(settings.root, folder)
                for folder in (os.pardir, os.curdir, settings.split_images)]
     samples = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        where = f"{path}, line {number}"
+    for where, line in numbered_lines(path, '{"_impath": …}'):
         try:
             row = json.loads(line)
             file, label, name = (row[key] for key in ("_impath", "_label", "_classname"))
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{where}: {line[:80]!r} is no JSON object with _impath, _label and "
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise UserError(f"{where}: {shown(line)} is no JSON object with _impath, _label and "
                             "_classname") from None
-        if (label, name) not in known:
-            raise UserError(f"{where}: label {label} and name {name!r} are no class of "
-                            f"{settings.split}")
+        if [type(v) for v in (file, label, name)] != [str, int, str] or (label, name) not in known:
+            raise UserError(f"{where}: label {shown(label)} and name {shown(name)} are no class "
+                            f"of {settings.split}")
         samples.append(Sample(find_image(file, folders, where), label))
     return samples
+
+
+def _refuse_leaving(file, where):
+    if leaves_folder(file):
+        raise UserError(f"{where}: {shown(file)} leaves the benchmark's folder")

@@ -52,7 +52,7 @@ def save_checkpoint(path, made_with, content):
 def _with_defaults(saved):
     """Saved settings, those that did not exist then as their defaults are."""
     try:
-        return load_config(changes=saved).to_dict()
+        return load_config(None, (), saved).to_dict()
     except UserError:  # damaged ones differ from any
         return saved
 
@@ -109,11 +109,14 @@ def config_of_run(folder, overrides=(), images=None):
     path = os.path.join(folder, "head.pkl")
     if not os.path.isfile(path):
         raise UserError(f"no trained weights at {path}; name a folder that train.py has filled")
-    settings = read_pickle(path)["config"]
-    changes = {} if images is None else {"images": images}
-    return load_config(None, overrides, {
-        **settings, "data": {**settings["data"], **changes},
-        "output": {**settings["output"], "checkpoint_dir": folder}})
+    content = read_pickle(path)
+    settings = content.get("config") if isinstance(content, dict) else None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} is no checkpoint of train.py; train again")
+    changes = {"output": {"checkpoint_dir": folder}}
+    if images is not None:
+        changes["data"] = {"images": images}
+    return load_config(None, overrides, settings, changes)
 
 
 def last_own_run():

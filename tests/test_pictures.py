@@ -71,6 +71,11 @@ def test_a_csv_is_read_however_it_is_written(write, tmp_path, content):
     assert [p.path for p in pictures] == [str(tmp_path / "a.jpg"), str(tmp_path / "sub/b.jpg")]
 
 
+def test_a_csv_may_name_images_anywhere(write, tmp_path):
+    image = write("far/away.jpg")
+    assert read_pictures(write("list/mine.csv", f"path\n{image}\n"))[0].path == image
+
+
 def test_a_csv_without_labels_leaves_the_class_open(write):
     write("a.jpg")
     assert read_pictures(write("list.csv", "path\na.jpg\n"))[0].name == ""
@@ -133,10 +138,15 @@ def test_classes_that_a_prompt_file_lists_are_of_its_domain(library, names, doma
     (lambda write: write("a.csv", "path,label\nx/1.jpg\n"), "line 2: not as many columns"),
     (lambda write: write("a.csv", "path,label\nx/1.jpg,a,b\n"), "line 2: not as many columns"),
     (lambda write: write("a.csv", "path,label\nx/1.jpg,\n"), "x/1.jpg of .* has no class"),
-    (lambda write: write("a.csv", "path,label\nx/1.jpg,Cat\nx/1.jpg,cat\n"), "'cat' is there"),
+    (lambda write: write("a.csv", "path,label\nx/1.jpg,Cat\nx/2.jpg,cat\n"), "'cat' is there"),
+    (lambda write: write("a.csv", "path,label\nx/1.jpg,a\n./x/1.jpg,b\n"),
+     "line 3: './x/1.jpg' is listed twice"),
+    (lambda write: write("a.csv", "path,label\nx/1.jpg,a\0\n"), "line 2"),
+    (lambda write: write("a.csv", f"path,label\nx/1.jpg,{'a' * 200_000}\n"), "field limit"),
+    (lambda write: write("a.csv", "path,label\nx/1.jpg,a\x7f\n"), "line 2: .* character"),
 ])
 def test_what_is_wrong_with_the_pictures_is_named(write, library, make, message):
-    write("x/1.jpg")
+    write("x/1.jpg"), write("x/2.jpg")
     with pytest.raises(UserError, match=message):
         load_pictures(settings(make(write)), 1, library)
 

@@ -97,6 +97,8 @@ def test_the_few_shot_choice_of_2sfs_is_taken(eurosat, write):
     ("{\n", "line 1: '{' is no JSON object"),
     (rows([1], [0]) + '{"_impath": "x"}\n', "line 2: .* is no JSON object"),
     (rows([1], [0]).replace("forest", "wood"), "label 1 and name 'wood' are no class"),
+    (rows([1], ["../../../../1/0"]), "line 1: .* leaves the data's folders"),
+    ('{"_impath": "x", "_label": [1], "_classname": "forest"}\n', "are no class of"),
     (rows([1], [77]), "line 1: no image 'eurosat/2750/1/77.jpg'"),
 ])
 def test_a_bad_few_shot_choice_is_named(eurosat, write, content, message):
@@ -116,6 +118,8 @@ def good(row=("0/0.jpg", 0, "a"), **parts):
     (good(val=[["x.jpg", 0]]), r"val\[0\]"), (good(val=[["x.jpg", True, "a"]]), r"val\[0\]"),
     (good(val=[["x.jpg", 0, "b"]]), r"val\[0\] calls label 0 'b', a row before it 'a'"),
     (good(("0/0.jpg", 1, "a")), "labels are not 0 to 0"),
+    (good(test=3), "is no split"), ("[" * 100_000, "is not JSON"),
+    (good(("../../0.jpg", 0, "a")), "leaves the benchmark's folder"),
     (good(("0/none.jpg", 0, "a")), "no image .*0/none.jpg"),
 ])
 def test_a_bad_split_is_named(eurosat, write, content, message):
