@@ -18,7 +18,7 @@ run_script(runtime.prepare)  # before the imports below, which need Jittor and i
 from configs import config_path, load_config
 from data.views import Views, view_batches
 from models.checkpoint import config_of_run, last_own_run
-from models.classifier import Seen, answer, load_trained, look
+from models.classifier import answer, judged, load_trained, look, unseen
 
 
 def main():
@@ -44,11 +44,10 @@ def main():
     runtime.use_accelerator()
     trained = load_trained(config)
     views = Views(trained.preprocess, config.mta.views, config.mta.scale, config.seed)
-    n_named = 0
+    otherwise, n_named = unseen(trained, config, everything=False), 0
     for indices, pixels, _ in view_batches(views, paths, config.test.batch_size, config.workers,
                                            "images"):
-        found = look(trained, config, False, pixels)
-        seen = Seen(is_base=found["scores"] >= trained.threshold, **found)
+        seen = judged(trained, look(trained, config, otherwise, pixels))
         answers = answer(trained, seen, config.fusion)
         for i, labels, shares in zip(indices, answers.labels, answers.probabilities):
             print(paths[i])

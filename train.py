@@ -13,7 +13,6 @@ does both.
 """
 
 import argparse
-import functools
 import math
 import os
 import sys
@@ -34,7 +33,11 @@ from data.views import Views, decode, read_ahead, view_batches
 from models import jclip, lora
 from models.checkpoint import fingerprint, load_checkpoint, made_with, save_checkpoint
 from models.checkpoint_parts import check_parts
-from models.features import encode_views, mta_features
+from models.frozen_features import (
+    base_image_features,
+    held_back_features,
+    training_features,
+)
 from models.jclip.model import unit_norm
 from models.jclip.preprocess import normalise
 from models.lock import output_lock
@@ -47,7 +50,6 @@ from models.prompt import (
     handcrafted_prompts,
     tokenize_prompts,
 )
-from models.shards import Shards, files_checksum
 from models.training_state import EpochStates, load_optimizer_state, optimizer_state
 from prompts import PromptLibrary
 from runs.log import RunLog, distance
@@ -111,15 +113,17 @@ def main():
             with run_log.timed("features"):
                 features = training_features(tuned, preprocess, paths, config, stage_1_path,
                                              arguments.restart)
+            all_prompts = handcrafted_prompts(library, challenge.classes, config.prompts)
+            zero_shot_text = class_features(original, all_prompts)
             with run_log.timed("base_features"):
-                noted = base_image_features(original, origin["clip"], preprocess, paths, prompts,
-                                            config, arguments.restart)
+                noted = base_image_features(
+                    original, origin["clip"], preprocess, paths, prompts,
+                    zero_shot_text[jt.array(challenge.base)], config, arguments.restart)
             heads = fit_heads(features, labels, text, tuned.scale(), config, run_log)
             with run_log.timed("held_back_features"):
                 held_back = held_back_features(
-                    original, tuned,
-                    handcrafted_prompts(library, challenge.classes, config.prompts), text,
-                    preprocess, challenge.validation, config, origin["clip"], stage_1_path,
+                    original, tuned, all_prompts, zero_shot_text, text, preprocess,
+                    challenge.validation, config, origin["clip"], stage_1_path,
                     arguments.restart)
             save_checkpoint(os.path.join(folder, "ood.pkl"), origin, {"features": noted})
             save_checkpoint(os.path.join(folder, "calibration.pkl"), origin, held_back)
@@ -298,81 +302,6 @@ def step_loss(model, learner, images, drawn, targets, logit_scale):
                                     unit_norm(model.encode_text(drawn)))]  # (B, C)
     loss = sum(nn.cross_entropy_loss(each, jt.array(targets)) for each in logits) / 2
     return loss, sum(logits)
-
-
-def training_features(model, preprocess, paths, config, stage_1_path, restart):
-    """Features (N, V, D) of random crops of the training images by the tuned model.
-
-    Kept in the cache folder under a name that tells the checkpoint and the crops.
-    """
-    views = Views(preprocess, config.head.views, config.train.scale, config.seed,
-                  whole_first=False)
-    shards = Shards(config.output.cache_dir, "training_features",
-                    [files_checksum([stage_1_path]), views.identity], paths,
-                    config.test.batch_size)
-    return features_of(shards, views, lambda pixels: encode_views(model, pixels).numpy(),
-                       config.workers, "tuned CLIP", restart)
-
-
-def base_image_features(model, clip, preprocess, paths, prompts, config, restart):
-    """MTA features (N, D) of the training images by the original CLIP, kept likewise.
-
-    They tell which scores base images have, so that test.py can choose its threshold.
-
-    Args:
-        clip: `fingerprint` of the model's weights.
-    """
-    text = class_features(model, prompts)
-    views = Views(preprocess, min(config.mta.views, config.mta.zero_shot_views),
-                  config.mta.scale, config.seed)
-    shards = Shards(config.output.cache_dir, "base_image_features",
-                    [clip, config.mta.to_dict(), prompts, views.identity], paths,
-                    config.test.batch_size)
-    return features_of(
-        shards, views,
-        lambda pixels: mta_features(encode_views(model, pixels), text, model.scale(), config.mta),
-        config.workers, "original CLIP", restart)
-
-
-def held_back_features(original, tuned, prompts, tuned_text, preprocess, samples, config, clip,
-                       stage_1_path, restart):
-    """MTA features by both CLIPs of images that were not trained on, as test.py looks at images.
-
-    Args:
-        original, tuned: CLIPs. prompts: list (C) of lists of texts of all classes.
-        tuned_text: Var (C_base, D). samples: list (N) of `Sample`.
-        clip, stage_1_path: what the models are known by.
-
-    Returns:
-        {'modes', 'tuned_modes': arrays (N, D), 'labels': int array (N,)}.
-    """
-    text, scale = class_features(original, prompts), original.scale()
-    views = Views(preprocess, config.mta.views, config.mta.scale, config.seed)
-    shards = Shards(config.output.cache_dir, "held_back_features",
-                    [clip, files_checksum([stage_1_path]), config.mta.to_dict(), prompts,
-                     views.identity], [sample.path for sample in samples],
-                    config.test.batch_size)
-
-    def encode(pixels):
-        zero_shot = encode_views(original, pixels[:, :config.mta.zero_shot_views])
-        return np.stack([
-            mta_features(zero_shot, text, scale, config.mta),
-            mta_features(encode_views(tuned, pixels), tuned_text, scale, config.mta)], axis=1)
-
-    features = np.zeros((0, 2, tuned_text.shape[1]), np.float32)
-    if samples:
-        features = features_of(shards, views, encode, config.workers, "held-back images", restart)
-    return {"modes": features[:, 0], "tuned_modes": features[:, 1],
-            "labels": np.array([sample.label for sample in samples], int)}
-
-
-def features_of(shards, views, encode, n_threads, description, restart):
-    """What `encode` makes of each image's views: of an earlier run, or computed now."""
-    if restart:
-        shards.remove()
-    batches = functools.partial(view_batches, views, batch_size=shards.batch_size,
-                                n_threads=n_threads, description=description)
-    return shards.compute(batches, lambda pixels: {"features": encode(pixels)})["features"]
 
 
 def fit_heads(features, labels, text, logit_scale, config, run_log):

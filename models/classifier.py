@@ -231,20 +231,26 @@ def look_at(shards, trained, config, everything):
     views = Views(trained.preprocess, config.mta.views, config.mta.scale, config.seed)
     batches = functools.partial(view_batches, views, batch_size=config.test.batch_size,
                                 n_threads=config.workers, description="test images")
-    found = shards.compute(batches, functools.partial(look, trained, config, everything),
-                           {name: row[0] for name, row in unseen(
-                               trained, config, everything).items()})
+    otherwise = unseen(trained, config, everything)
+    found = shards.compute(batches, functools.partial(look, trained, config, otherwise),
+                           {name: row[0] for name, row in otherwise.items()})
+    return judged(trained, found)
+
+
+def judged(trained, found):
+    """`Seen` of `look`'s arrays: with the decision between base and new."""
     return Seen(is_base=found["scores"] >= trained.threshold, **found)
 
 
-def look(trained, config, everything, pixels):
+def look(trained, config, otherwise, pixels):
     """Features and scores of a batch's views, uint8 (B, V, S, S, 3): {attribute of `Seen`: array}.
 
-    The tuned model sees base images only, unless `everything` is asked for; the others have
-    the mean of all texts in its place.
+    Args:
+        otherwise: `unseen`'s, which tells what is wanted. The tuned model sees base images only,
+            unless everything is; the others have the mean of all texts in its place.
     """
-    seen = {name: np.repeat(row, len(pixels), axis=0)
-            for name, row in unseen(trained, config, everything).items()}
+    everything = "whole" in otherwise
+    seen = {name: np.repeat(row, len(pixels), axis=0) for name, row in otherwise.items()}
     features = encode_views(trained.original, pixels[:, :config.mta.zero_shot_views])
     seen["modes"] = mta_features(features, trained.zero_shot_text, trained.scale, config.mta)
     seen["scores"] = scores_of(trained, jt.array(seen["modes"]), config.ood)

@@ -47,7 +47,7 @@ def run_script(main, go_on=""):
         main: function without arguments.
         go_on: what an interrupted user is told to do.
     """
-    stopped = []
+    stopped, interrupted = [], f"interrupted{go_on and '; ' + go_on}"
 
     def stop(number, frame):
         stopped.append(number)
@@ -65,11 +65,11 @@ def run_script(main, go_on=""):
     except UserError as error:
         _end(f"error: {error}", 2)
     except KeyboardInterrupt as interrupt:
-        _end_at_once(str(interrupt) or f"interrupted{go_on and '; ' + go_on}",
+        _end_at_once(str(interrupt) or interrupted,
                      128 + getattr(interrupt, "number", signal.SIGINT))
     except Exception as error:
         if stopped:  # it has ended a compiler too, of which Jittor complains
-            _end_at_once(f"interrupted{go_on and '; ' + go_on}", 128 + stopped[0])
+            _end_at_once(interrupted, 128 + stopped[0])
         if isinstance(error, OSError) and error.errno is not None:
             cure = _CURES.get(error.errno, "mend that")
             _end(f"error: {error}; {cure} and run the same command again", 2)

@@ -6,6 +6,7 @@ Jittor ends the process where memory runs out, so it has to be known before.
 import os
 import resource
 import sys
+from pathlib import Path
 
 # Of what is free, the share that one pass may plan with.
 USABLE = 0.8
@@ -55,7 +56,7 @@ def _of_address_space():
 def _of_cgroup(paths):
     """(limit, used) in bytes; (None, None) without a limit."""
     try:
-        limit, used = (open(path).read().strip() for path in paths)
+        limit, used = (Path(path).read_text().strip() for path in paths)
     except OSError:
         return None, None
     return (None, None) if limit == "max" else (int(limit), int(used))
