@@ -38,6 +38,7 @@ from models.classifier import answer, base_logits, load_trained, look_at, text_l
 from models.jclip.weights import write_atomically
 from models.lock import output_lock
 from models.shards import Shards
+from models.transduction import joint_answer, joint_logits, require_mode
 from runs.gather import gather
 from runs.log import RunLog
 from runs.record import summary_of, write_record
@@ -59,6 +60,7 @@ def main():
         labels_path = os.path.join(data.root, data.labels)
     if arguments.ablate and labels_path is None and not own:
         raise UserError("--ablate needs --labels FILE to measure on")
+    require_mode(config.transduction)
     runtime.use_accelerator()
     if data.sample and not own:
         ensure_sample(data.root)
@@ -68,8 +70,9 @@ def main():
     images = images_to_classify(data, trained.classes, labels_path)
     if arguments.ablate and images.labels is None:
         raise UserError(f"--ablate needs labels, and {data.images} has none that were trained")
+    together = config.transduction.mode != "none"
     # The report moves the threshold: where there are labels, both models look at all images.
-    everything = images.labels is not None
+    everything = together or images.labels is not None
     with output_lock(f"{arguments.output}.lock"):
         shards = Shards(config.output.cache_dir, "test_images",
                         [trained.origin, config.mta.to_dict(), config.seed, everything],
@@ -77,7 +80,12 @@ def main():
         if arguments.restart:
             shards.remove()
         seen = look_at(shards, trained, config, everything)
-        answers = answer(trained, seen, config.fusion)
+        answers = one_by_one = answer(trained, seen, config.fusion)
+        joint = None
+        if together:
+            joint = joint_logits(trained, seen, config)
+            answers = joint_answer(trained, joint, config.transduction.mode)
+            seen = seen._replace(is_base=np.isin(answers.labels[:, 0], trained.base))
         lines = [" ".join([name, *map(str, labels)]) + "\n"
                  for name, labels in zip(images.names, answers.labels)]
         write_atomically(table_path, table(images.names, trained.classes, answers, seen.scores))
@@ -91,7 +99,11 @@ def main():
         print_calibration(answers, images.labels, trained.temperature)
     ablation = []
     if arguments.ablate:
-        ablation = ablate(trained, seen, answers.labels, images.labels, config.fusion)
+        ablation = ablate(trained, seen, one_by_one.labels, images.labels, config.fusion)
+        if together:
+            ablation += ablation_table([("+ joint decision", joint[:, trained.base],
+                                         joint[:, trained.new], answers.labels)],
+                                       trained.base, trained.new, images.labels)
         print_ablation(ablation)
     labels = np.full(len(lines), -1) if images.labels is None else images.labels
     record = gather(images, labels, trained, seen, answers, config)
@@ -169,15 +181,17 @@ def ablate(trained, seen, rankings, labels, fusion):
     def fused(head):
         return base_logits(trained, seen.whole, seen.tuned_whole, fusion, head)
 
+    with_mta = (base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head),
+                zero_shot_mta[:, trained.new])
     return ablation_table([
-        ("zero-shot", base, new),
-        ("+ learned prompt", text_logits(trained, seen.whole, trained.prompt_text), new),
-        ("+ queue average", text_logits(trained, seen.whole, trained.queue_text), new),
-        ("+ LoRA", fused(None), new),
-        ("+ head", fused(trained.plain_head), new),
-        ("+ channel re-weighting", fused(trained.head), new),
-        ("+ MTA", base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head),
-         zero_shot_mta[:, trained.new])], rankings, trained.base, trained.new, labels)
+        ("zero-shot", base, new, None),
+        ("+ learned prompt", text_logits(trained, seen.whole, trained.prompt_text), new, None),
+        ("+ queue average", text_logits(trained, seen.whole, trained.queue_text), new, None),
+        ("+ LoRA", fused(None), new, None),
+        ("+ head", fused(trained.plain_head), new, None),
+        ("+ channel re-weighting", fused(trained.head), new, None),
+        ("+ MTA", *with_mta, None),
+        ("+ OOD", *with_mta, rankings)], trained.base, trained.new, labels)
 
 
 def log(text):

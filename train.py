@@ -120,6 +120,7 @@ def main():
                     original, origin["clip"], preprocess, paths, prompts,
                     zero_shot_text[jt.array(challenge.base)], config, arguments.restart)
             heads = fit_heads(features, labels, text, tuned.scale(), config, run_log)
+            support = unit_norm(jt.array(features).mean(dim=1)).numpy()
             with run_log.timed("held_back_features"):
                 held_back = held_back_features(
                     original, tuned, all_prompts, zero_shot_text, text, preprocess,
@@ -127,7 +128,8 @@ def main():
                     arguments.restart)
             save_checkpoint(os.path.join(folder, "ood.pkl"), origin, {"features": noted})
             save_checkpoint(os.path.join(folder, "calibration.pkl"), origin, held_back)
-            save_checkpoint(os.path.join(folder, "head.pkl"), origin, heads)
+            save_checkpoint(os.path.join(folder, "head.pkl"), origin,
+                            {**heads, "features": support, "labels": challenge.base[labels]})
             states.remove()
             log(f"trained: {folder}")
 

@@ -1,15 +1,18 @@
-"""Cost against size: classes, views and test images.
+"""Cost against size: classes, views, test images, and images judged together.
 
-    python benchmarks/scale.py [classes] [views] [images]
+    python benchmarks/scale.py [classes] [views] [images] [transduction]
 
 classes: seconds of the text features of all classes, and of the labels of 1,000 images, with
 ViT-B/32's sizes. views: seconds to encode and merge (MTA) the views of 8 images, with the sample
 set's CLIP. images: seconds and peak memory of test.py with 2 views, with copies of the sample
-set's test images. Prints a table each; the last column is the cost per unit against the first
-row's, 1.0 or less where the cost is linear or better.
+set's test images. transduction: seconds and peak memory of few-shot TransCLIP alone, on random
+features of the size of two ViT-B/32 with the challenge's classes. Prints a table each; the last
+column is the cost per unit against the first row's, 1.0 or less where the cost is linear or better.
 """
 
+import multiprocessing
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -33,22 +36,26 @@ from data.sample import ensure_sample
 from models import jclip
 from models.features import encode_views, mta_features
 from models.prompt import class_features
+from models.transclip import transclip
 from prompts import PromptLibrary
 
 CLASSES = (50, 200, 1000, 4000)
 VIEWS = (1, 4, 16, 64, 256, 512)
 IMAGES = (100, 1000, 10000)
+TOGETHER = (1000, 10000, 100000)
 REPEATS = 3
 
 
 def main():
-    wanted = sys.argv[1:] or ["classes", "views", "images"]
+    wanted = sys.argv[1:] or ["classes", "views", "images", "transduction"]
     if "classes" in wanted:
         table("classes", by_classes())
     if "views" in wanted:
         table("views", by_views())
     if "images" in wanted:
         table("images", by_images())
+    if "transduction" in wanted:
+        table("images together", by_images_together())
 
 
 def by_classes():
@@ -100,6 +107,33 @@ def by_images():
         if status:
             sys.exit(f"test.py ended with status {status}")
         yield N, seconds, f"{usage.ru_maxrss / 2 ** 20:.2f} GiB"
+
+
+def by_images_together():
+    """(N, seconds, peak memory) for each number of images, in a process of its own each."""
+    for N in TOGETHER:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            seconds, peak = pool.apply(judge_together, (N,))
+        yield N, seconds, f"{peak / 2 ** 20:.2f} GiB"
+
+
+def judge_together(N):
+    """Seconds of TransCLIP on N images, and this process's peak memory in KiB."""
+    random = np.random.default_rng(0)
+    C, D, shots = 403, 1024, 4
+
+    def features(labels):
+        rows = centres[labels] + random.standard_normal((len(labels), D), np.float32)
+        return np.divide(rows, np.linalg.norm(rows, axis=1, keepdims=True), out=rows)
+
+    centres = random.standard_normal((C, D), np.float32)
+    prior = random.standard_normal((N, C), np.float32)
+    prior -= np.logaddexp.reduce(prior, axis=1, keepdims=True)
+    support_labels = np.repeat(np.arange(374), shots)
+    images, support = features(random.integers(0, C, N)), features(support_labels)
+    start = time.perf_counter()
+    transclip(images, prior, support, support_labels)
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def median_seconds(run):

@@ -88,37 +88,32 @@ def print_calibration(answers, labels, temperature):
           f"temperature {temperature:.2f}")
 
 
-def ablation_table(rows, final_rankings, base, new, labels):
+def ablation_table(rows, base, new, labels):
     """Top-1 as the parts are added, one after the other.
 
     Args:
-        rows: list of (name, base logits (N, C_base), new logits (N, C_new)).
-        final_rankings: int array (N, K) of the whole pipeline, for the last row; its images
-            are as well placed among their own side's classes as in the row before.
+        rows: list of (name, base logits (N, C_base), new logits (N, C_new), rankings): int
+            array (N, K) of labels by likelihood, or None where nothing but the logits decides
+            between base and new.
         base, new: int arrays, labels of either side.
         labels: int array (N,), -1 where unknown.
 
     Returns:
         list of (name, shares): 'base' and 'new' are among the classes of the image's own side;
-        'base of all', 'new of all' and 'H', their harmonic mean, are among all classes; only
-        the last row, the base/new decision, is made for them.
+        'base of all', 'new of all' and 'H', their harmonic mean, are among all classes.
     """
     is_base, is_new = np.isin(labels, base), np.isin(labels, new)
     table = []
-
-    def add(name, among_own, rankings):
-        of_all = [accuracy(rankings[side], labels[side]) for side in (is_base, is_new)]
-        table.append((name, dict(zip(ABLATION_COLUMNS,
-                                     [*among_own, *of_all, harmonic_mean(*of_all)]))))
-
-    for name, base_logits, new_logits in rows:
+    for name, base_logits, new_logits, rankings in rows:
         among_own = [accuracy(side[by_logit(logits)[rows_of]], labels[rows_of])
                      for side, logits, rows_of in ((base, base_logits, is_base),
                                                    (new, new_logits, is_new))]
-        together = np.concatenate([base, new])[
-            by_logit(np.concatenate([base_logits, new_logits], axis=1))]
-        add(name, among_own, together)
-    add("+ OOD", among_own, final_rankings)
+        if rankings is None:
+            rankings = np.concatenate([base, new])[
+                by_logit(np.concatenate([base_logits, new_logits], axis=1))]
+        of_all = [accuracy(rankings[side], labels[side]) for side in (is_base, is_new)]
+        table.append((name, dict(zip(ABLATION_COLUMNS,
+                                     [*among_own, *of_all, harmonic_mean(*of_all)]))))
     return table
 
 

@@ -41,11 +41,14 @@ class Trained(NamedTuple):
         enlarged_text: Var (E, D) or None, further class names, original CLIP.
         prompt_text, queue_text: Var (C_base, D), original CLIP with the last learned prompt
             and with the queue's; for the ablation.
-        tuned_text: Var (C_base, D), tuned CLIP with the queue's prompts.
+        tuned_text: Var (C_base, D), tuned CLIP with the queue's prompts. tuned_new_text: Var
+            (C_new, D), the same of the new classes, or None where they are not asked for.
         head, plain_head: `LPPlusPlus`, the second without channel re-weighting.
         threshold: base_score from which an image counts as base.
         temperature, zero_shot_temperature: by which the fused and the zero-shot logits are
             divided before the softmax.
+        support, tuned_support: arrays (N, D), the training images as the original and the
+            tuned CLIP see them. support_labels: int array (N,).
         origin: plain values that tell everything above.
     """
 
@@ -65,8 +68,12 @@ class Trained(NamedTuple):
     threshold: float
     temperature: float
     zero_shot_temperature: float
+    support: np.ndarray
+    tuned_support: np.ndarray
+    support_labels: np.ndarray
     origin: tuple
     enlarged_text: object = None
+    tuned_new_text: object = None
 
 
 def load_trained(config, classes=None):
@@ -99,58 +106,62 @@ def load_trained(config, classes=None):
                                                    "prompt", "lora", "train"), "lora", "contexts")
     classes = [ClassName(*c) for c in stage_1["classes"]]
     present["classes"], base = stage_1["classes"], stage_1["base"]
-    _, heads = checkpoint("head.pkl", ("prompts", "prompt", "lora", "train", "head"), "head",
-                          "plain_head")
+    heads_path, heads = checkpoint("head.pkl", ("prompts", "prompt", "lora", "train", "head"),
+                                   "head", "plain_head", "features")
     _, noted = checkpoint("ood.pkl", ("prompts",), "features")
     last_path, held_back = checkpoint("calibration.pkl", ("prompts", "prompt", "lora", "train"),
                                       "modes", "tuned_modes")
     for other_path, other in zip(files, (stage_1, heads, noted, held_back)):
         if not np.array_equal(other["base"], base):
             raise UserError(f"{other_path} has other base classes than {path}; train again")
-    labels = held_back.get("labels")
-    if (not isinstance(labels, np.ndarray) or labels.shape != held_back["modes"].shape[:1]
-            or not np.isin(labels, base).all()):
-        raise UserError(f"{last_path} is damaged: its labels are no base classes; train again")
+    for other_path, content, n_images in ((last_path, held_back, len(held_back["modes"])),
+                                          (heads_path, heads, len(noted["features"]))):
+        labels = content.get("labels")
+        if (not isinstance(labels, np.ndarray) or labels.shape != (n_images,)
+                or not np.isin(labels, base).all()):
+            raise UserError(f"{other_path} is damaged: its labels are no base classes; train "
+                            "again")
     tuned = lora.tuned_clip(original, config.lora, stage_1["lora"], path)
 
     library = PromptLibrary(config.prompts.dir)
     prompts = handcrafted_prompts(library, classes, config.prompts)
-    names = [library.name(classes[label]) for label in base]
+    names = [library.name(c) for c in classes]
+    new = np.setdiff1d(np.arange(len(classes)), base)
+    wanted_new = new if config.transduction.mode == "selective" else new[:0]
     n_enlarged = config.prompts.enlarged
     enlarged = library.enlarged_prompts(classes, n_enlarged) if n_enlarged else []
     texts_from = (present["clip"], files_checksum([path]), prompts, names, enlarged,
-                  config.prompt.to_dict())
+                  config.prompt.to_dict(), wanted_new.tolist())
     texts = kept_arrays(config.output.cache_dir, "text_features", texts_from, functools.partial(
-        text_features, original, tuned, prompts, names, base, enlarged, stage_1["contexts"],
-        config.prompt))
+        text_features, original, tuned, prompts, names, base, wanted_new, enlarged,
+        stage_1["contexts"], config.prompt))
     trained = Trained(
-        original, tuned, preprocess, original.scale(), classes, base,
-        new=np.setdiff1d(np.arange(len(classes)), base),
+        original, tuned, preprocess, original.scale(), classes, base, new,
         **{name: jt.array(features) for name, features in texts.items()},
         head=LPPlusPlus.from_state(heads["head"]),
         plain_head=LPPlusPlus.from_state(heads["plain_head"]), threshold=0.0, temperature=1.0,
-        zero_shot_temperature=1.0,
+        zero_shot_temperature=1.0, support=noted["features"], tuned_support=heads["features"],
+        support_labels=heads["labels"],
         origin=(*texts_from, files_checksum(files), config.ood.to_dict()))
     trained = trained._replace(threshold=base_threshold(trained, noted["features"], config.ood))
     return calibrated(trained, held_back, config.fusion)
 
 
-def text_features(original, tuned, prompts, names, base, enlarged, contexts, settings):
+def text_features(original, tuned, prompts, names, base, new, enlarged, contexts, settings):
     """Features of everything that images are compared with: {attribute of `Trained`: array}.
 
     Args:
         original, tuned: CLIPs.
-        prompts: list (C) of lists of texts.
-        names: list (C_base) of texts. base: int array (C_base,), their labels.
+        prompts: list (C) of lists of texts. names: list (C) of texts.
+        base: int array (C_base,), labels. new: the same of those for which the tuned CLIP's
+            are wanted too, may be empty.
         enlarged: list (E) of lists of texts.
         contexts: array (K, M, W) of the prompt queue.
         settings: the config's section `prompt`.
     """
-    base_prompts = [prompts[label] for label in base]
-    learner = PromptLearner(original, names, settings.init)
-
-    def learned(model, contexts):
-        return classifier_features(model, learner, contexts, base_prompts,
+    def learned(model, contexts, labels=base):
+        learner = PromptLearner(original, [names[label] for label in labels], settings.init)
+        return classifier_features(model, learner, contexts, [prompts[label] for label in labels],
                                    settings.queue_weight)
 
     texts = {"zero_shot_text": class_features(original, prompts),
@@ -158,6 +169,8 @@ def text_features(original, tuned, prompts, names, base, enlarged, contexts, set
              "queue_text": learned(original, contexts), "tuned_text": learned(tuned, contexts)}
     if enlarged:
         texts["enlarged_text"] = class_features(original, enlarged)
+    if len(new):
+        texts["tuned_new_text"] = learned(tuned, contexts, new)
     return {name: features.numpy() for name, features in texts.items()}
 
 
@@ -291,12 +304,13 @@ def text_logits(trained, features, text):
 class Answers(NamedTuple):
     """The likeliest labels of images.
 
-    A base image's labels begin with base classes, a new one's with new classes.
+    A base image's labels begin with base classes, a new one's with new classes; where they
+    were judged jointly (models/transduction.py), all classes are in one order.
 
     Attributes:
         labels: int array (N, min(5, C)), the likeliest first.
-        probabilities: array of that shape, calibrated: among the classes of the image's side;
-            0 for those of the other.
+        probabilities: array of that shape, calibrated: among the classes of the image's side,
+            0 for those of the other; or among all, where they were judged jointly.
         plain: the same without the temperatures.
     """
 

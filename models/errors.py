@@ -12,6 +12,8 @@ _CURES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room",
           errno.EPERM: "make it writable, or name another place",
           errno.EROFS: "make it writable, or name another place",
           errno.ENOENT: "put it back"}
+# What the loader says of a compiled kernel that is not whole; Jittor compiles it again.
+_HALF_WRITTEN = ("invalid ELF header", "file too short")
 
 
 class UserError(Exception):
@@ -73,6 +75,9 @@ def run_script(main, go_on=""):
         if isinstance(error, OSError) and error.errno is not None:
             cure = _CURES.get(error.errno, "mend that")
             _end(f"error: {error}; {cure} and run the same command again", 2)
+        if any(sign in str(error) for sign in _HALF_WRITTEN):
+            _end("error: a kernel in Jittor's cache is half written, as another run was stopped "
+                 "while compiling it; run the same command again", 2)
         raise
 
 

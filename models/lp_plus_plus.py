@@ -30,17 +30,41 @@ import numpy as np
 from jittor import nn
 from tqdm import trange
 
-from models.kernels import SOFTMAX, has_kernels
+from models.kernels import SGEMM, SOFTMAX, has_kernels
 
-# C++, one pass over the logits (N, C): cross-entropies and softmax − Y.
-_RESIDUALS = r"""
-    int64_t N = in0_shape0, C = in0_shape1;
-    #pragma omp parallel for
-    for (int64_t i = 0; i < N; i++) {
-        const float* x = in0_p + i * C;
-        float* y = out1_p + i * C;
-        out0_p[i] = softmax(x, y, C) - x[in1_p[i]];
-        y[in1_p[i]] -= 1;
+# C++: an epoch's pass over the features, some rows at a time, whose logits stay in the cache.
+_HEADER = SGEMM + SOFTMAX + """
+#include <omp.h>
+#include <vector>
+"""
+_RESIDUAL_SUMS = r"""
+    int64_t N = in0_shape0, D = in0_shape1, C = in1_shape0, rows = 256;
+    std::vector<std::vector<float>> sums(omp_get_max_threads());
+    #pragma omp parallel
+    {
+        std::vector<float> residuals(rows * C);
+        std::vector<float>& sum = sums[omp_get_thread_num()];
+        sum.assign(C * D, 0);
+        #pragma omp for schedule(static)
+        for (int64_t start = 0; start < N; start += rows) {
+            int64_t n = std::min(rows, N - start);
+            const float* f = in0_p + start * D;
+            dnnl_sgemm('N', 'T', n, C, D, 1, f, D, in1_p, D, 0, residuals.data(), C);
+            for (int64_t i = 0; i < n; i++) {
+                float* x = residuals.data() + i * C;
+                int64_t label = in2_p[start + i];
+                float own = x[label];
+                out0_p[start + i] = softmax(x, x, C) - own;
+                x[label] -= 1;
+            }
+            dnnl_sgemm('T', 'N', C, D, n, 1, residuals.data(), C, f, D, 1, sum.data(), D);
+        }
+        #pragma omp for schedule(static)
+        for (int64_t i = 0; i < C * D; i++) {
+            float total = 0;
+            for (auto& sum : sums) if (!sum.empty()) total += sum[i];
+            out1_p[i] = total;
+        }
     }
 """
 
@@ -151,11 +175,8 @@ class LPPlusPlus:
         N, D = F1.shape[0], F1.shape[1] - 1
         U = self._prototypes(T)
         weights = jt.concat([U * self.scale, self._offset(U).unsqueeze(1)], dim=1)  # (C, D + 1)
-        losses, G = _softmax_residuals(nn.matmul_transpose(F1, weights), labels)
-        # One product for Z and g: Gᵀ (F, 1), in the form in which Jittor knows a product.
-        shape = [N, *weights.shape]
-        product = (G.broadcast(shape, [2]) * F1.broadcast(shape, [1])).sum(dim=0) / N  # (C, D + 1)
-        Z, g = product[:, :D], product[:, D]
+        losses, sums = _residual_sums(F1, weights, labels)
+        Z, g = sums[:, :D] / N, sums[:, D] / N
         dU = Z * self.scale + g.unsqueeze(1) * self.shift
         gradients = {"w": dU, "bias": g, "scale": (U * Z).sum(dim=0),
                      "shift": (U * g.unsqueeze(1)).sum(dim=0)}
@@ -207,12 +228,20 @@ def with_ones(F):
     return jt.concat([F, jt.ones((F.shape[0], 1))], dim=1)
 
 
-def _softmax_residuals(logits, labels):
-    """Cross-entropies (N,) and softmax(logits) − Y (N, C) of logits (N, C), labels int32 (N,)."""
+def _residual_sums(F1, weights, labels):
+    """Cross-entropies (N,) and (softmax(logits) − Y)ᵀ F1 (C, D + 1).
+
+    Args:
+        F1: Var (N, D + 1). weights: Var (C, D + 1), the logits are F1 weightsᵀ.
+        labels: int32 Var (N,).
+    """
+    N, shape = F1.shape[0], weights.shape
     if has_kernels():
-        N, C = logits.shape
-        return jt.code([(N,), (N, C)], [logits.dtype] * 2, [logits, labels],
-                       cpu_header=SOFTMAX, cpu_src=_RESIDUALS)
-    log_p = nn.log_softmax(logits, dim=1)
-    Y = (labels.unsqueeze(1) == jt.arange(logits.shape[1])).float32()
-    return -(Y * log_p).sum(dim=1), jt.exp(log_p) - Y
+        return jt.code([(N,), shape], [F1.dtype] * 2, [F1, weights, labels], cpu_header=_HEADER,
+                       cpu_src=_RESIDUAL_SUMS)
+    log_p = nn.log_softmax(nn.matmul_transpose(F1, weights), dim=1)
+    Y = (labels.unsqueeze(1) == jt.arange(shape[0])).float32()
+    # The form in which Jittor knows a product.
+    residuals, rows = ((jt.exp(log_p) - Y).broadcast([N, *shape], [2]),
+                       F1.broadcast([N, *shape], [1]))
+    return -(Y * log_p).sum(dim=1), (residuals * rows).sum(dim=0)

@@ -65,6 +65,18 @@ def base_score(image_features, base_text, new_text, logit_scale, enlarged_text=N
     return _log_sum(base) - _log_sum(new)
 
 
+def log_odds(scores, threshold, score):
+    """The log-odds of the base side, 0 at the threshold.
+
+    Args:
+        scores: array (N,) of `base_score`. threshold: float. score: which one it is; all but
+            the probability 'mcm' are log-odds already.
+    """
+    if score == "mcm":
+        scores, threshold = (np.log(p) - np.log1p(-p) for p in (scores, threshold))
+    return scores - threshold
+
+
 def _log_sum(logits):
     """log Σ exp over the last axis."""
     top = logits.max(axis=1)

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 
@@ -161,3 +162,33 @@ def test_two_runs_give_the_same_bytes_whatever_the_number_of_threads(root, tmp_p
         results.append((folder / "result.txt").read_bytes())
     assert results[0] == results[1]
     assert len(set(results[0].split(b"\n"))) > 1000
+
+
+PLAIN = """
+import runpy
+from models import runtime
+runtime.prepare()
+from models import kernels
+kernels.has_kernels = lambda: False  # before the modules that import it
+runpy.run_path("test.py", run_name="__main__")
+"""
+
+
+def test_the_kernels_change_no_label(root, tmp_path):
+    """Our own kernels, which are there for speed, against Jittor's own operations."""
+    names = sorted(os.listdir(os.path.join(root, "TestSetB")))[::12]
+    (tmp_path / "some").mkdir()
+    for name in names:
+        shutil.copy(os.path.join(root, "TestSetB", name), tmp_path / "some")
+    results = []
+    for how in (["test.py"], ["-c", PLAIN]):
+        output = tmp_path / f"{len(results)}.txt"
+        done = subprocess.run(
+            [sys.executable, *how, "--config", SAMPLE, "--output", output, f"data.root={root}",
+             f"data.test_dir={tmp_path / 'some'}", "data.labels=null", "mta.views=4",
+             f"output.cache_dir={tmp_path / 'cache'}"], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        shutil.rmtree(tmp_path / "cache")
+        results.append(output.read_text().splitlines())
+    assert results[0] == results[1]
+    assert len(results[0]) == len(names) > 90

@@ -1,5 +1,6 @@
 """train.py and test.py as users run them, on a tiny set of coloured squares."""
 
+import csv
 import os
 import shutil
 import subprocess
@@ -53,6 +54,21 @@ def test_labels_and_ablation_are_reported(trained, tmp_path):
     right = np.mean([int(line[1]) == i % 6 for i, line in enumerate(ranked)])
     total = next(line for line in done.stdout.splitlines() if line.startswith("all"))
     assert f"top-1 {100 * right:.2f}" in total
+
+
+@pytest.mark.parametrize("mode", ["few-shot", "zero-shot", "selective"])
+def test_images_can_be_judged_jointly(trained, tmp_path, mode):
+    folder, _ = trained
+    done = run("test.py", folder, "--output", tmp_path / "r.txt", "--ablate", "--labels",
+               folder / "labels.txt", f"transduction.mode={mode}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "+ joint" in done.stdout
+    ranked = [line.split() for line in (tmp_path / "r.txt").read_text().splitlines()]
+    assert len(ranked) == 12 and all(len(set(line[1:])) == 5 for line in ranked)
+    with open(tmp_path / "r.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    shares = np.array([[float(row[f"probability_{i}"]) for i in range(1, 6)] for row in rows])
+    assert (np.diff(shares, axis=1) <= 0).all() and (shares.sum(axis=1) > 0.5).all()
 
 
 def test_a_run_leaves_its_log_and_its_page(trained, tmp_path):

@@ -1,0 +1,145 @@
+"""Which settings matter: accuracies of trained runs as one setting at a time is changed.
+
+    python benchmarks/defaults.py FOLDER … --labels LABELS [--views 32] [key=value …]
+
+FOLDER is a checkpoint folder, such as a seed's that benchmarks/ablation.py left; the figures are
+the mean and the standard deviation over the folders. LABELS has lines 'image label' for
+data.test_dir. All settings are applied to the same features; what training depends on stays as it
+was (the head was fitted with the run's own texts).
+"""
+
+import argparse
+import os
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from models import runtime
+
+runtime.prepare()
+
+import jittor as jt
+import numpy as np
+
+from configs import load_config
+from data.report import summary
+from data.sources import images_to_classify
+from data.views import Views, view_batches
+from models.checkpoint import config_of_run
+from models.checkpoint_parts import check_parts
+from models.classifier import (
+    answer,
+    base_threshold,
+    judged,
+    load_trained,
+    scores_of,
+)
+from models.features import encode_views, mta_features
+from models.jclip.weights import read_pickle
+from models.prompt import PromptLearner, classifier_features, handcrafted_prompts
+from prompts import PromptLibrary
+
+FIGURES = ("base", "new", "harmonic_mean")
+BATCH = 64  # images
+CHANGES = {
+    "fusion.tuned_text": (0.3, 1.0, 3.0),
+    "fusion.zero_shot_text": (0.0, 0.5, 1.0),
+    "fusion.head": (0.0, 0.5, 1.0, 2.0),
+    "prompt.queue_length": (1, 2, 3),
+    "prompt.queue_weight": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "ood.score": ("mass", "winner", "mcm", "neglabel"),
+    "ood.recall": (0.9, 0.95, 0.98, 0.99),
+    "mta.views": (1, 2, 4, 8, 16, 32),
+    "mta.zero_shot_views": (1, 4, 16, 32),
+    "mta.lambda_q": (1.0, 4.0, 16.0),
+    "mta.lambda_y": (0.05, 0.2, 0.8),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="and settings key=value")
+    parser.add_argument("--labels", required=True)
+    parser.add_argument("--views", type=int, default=32, help="most views of an image")
+    arguments = parser.parse_intermixed_args()
+    folders = [text for text in arguments.folders if "=" not in text]
+    overrides = [text for text in arguments.folders if "=" in text]
+    runs = [Run(folder, overrides, arguments) for folder in folders]
+    print(f"| setting | value | {' | '.join(FIGURES)} |\n|{' --- |' * (2 + len(FIGURES))}")
+    for key, values in CHANGES.items():
+        for value in values:
+            shares = np.array([run.measure(key, value) for run in runs])
+            cells = [f"{mean:.2f} ± {spread:.2f}" for mean, spread in
+                     zip(100 * shares.mean(axis=0), 100 * shares.std(axis=0))]
+            is_own = value == runs[0].value(key)
+            print(f"| {key} | {f'**{value}**' if is_own else value} | {' | '.join(cells)} |",
+                  flush=True)
+
+
+class Run:
+    """A trained run and the features of the labelled images' views.
+
+    Args:
+        folder: checkpoint folder. overrides: settings. arguments: the command line's.
+    """
+
+    def __init__(self, folder, overrides, arguments):
+        self._config = config_of_run(folder, overrides)
+        self._trained = load_trained(self._config)
+        path = os.path.join(folder, "prompt_lora.pkl")
+        stage_1 = read_pickle(path)
+        check_parts(path, stage_1, ("contexts",), self._trained.original.sizes)
+        self._contexts = stage_1["contexts"]
+        images = images_to_classify(self._config.data, self._trained.classes, arguments.labels)
+        self._labels, self._features, self._tuned = images.labels, [], []
+        settings = self._config.mta
+        views = Views(self._trained.preprocess, arguments.views, settings.scale,
+                      self._config.seed)
+        for _, pixels, _ in view_batches(views, images.paths, self._config.test.batch_size,
+                                         self._config.workers, folder):
+            self._features.append(encode_views(self._trained.original, pixels).numpy())
+            self._tuned.append(encode_views(self._trained.tuned, pixels).numpy())
+        self._features, self._tuned = map(np.concatenate, (self._features, self._tuned))
+
+    def value(self, key):
+        """A setting of the run itself."""
+        section, name = key.split(".")
+        return self._config.to_dict()[section][name]
+
+    def measure(self, key, value):
+        """`FIGURES` with one setting changed, array of shares."""
+        config = load_config(None, (), self._config.to_dict(),
+                             {key.split(".")[0]: {key.split(".")[1]: value}})
+        trained = self._trained
+        if key.startswith("prompt."):
+            trained = trained._replace(tuned_text=self._tuned_text(config))
+        trained = trained._replace(threshold=base_threshold(trained, trained.support, config.ood))
+        V = config.mta.views
+        zero_shot = self._features[:, :min(V, config.mta.zero_shot_views)]
+        modes = self._mta(zero_shot, trained.zero_shot_text, config.mta)
+        seen = judged(trained, {
+            "modes": modes, "scores": scores_of(trained, jt.array(modes), config.ood),
+            "tuned_modes": self._mta(self._tuned[:, :V], trained.tuned_text, config.mta)})
+        shares = summary(trained.base, answer(trained, seen, config.fusion).labels, seen.scores,
+                         seen.is_base, self._labels)
+        return [shares[figure] for figure in FIGURES]
+
+    def _mta(self, features, text, settings):
+        return np.concatenate([
+            mta_features(jt.array(features[start:start + BATCH]), text, self._trained.scale,
+                         settings) for start in range(0, len(features), BATCH)])
+
+    def _tuned_text(self, config):
+        library = PromptLibrary(config.prompts.dir)
+        classes = [self._trained.classes[label] for label in self._trained.base]
+        learner = PromptLearner(self._trained.original, [library.name(c) for c in classes],
+                                config.prompt.init)
+        return classifier_features(
+            self._trained.tuned, learner, self._contexts[-config.prompt.queue_length:],
+            handcrafted_prompts(library, classes, config.prompts), config.prompt.queue_weight)
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    main()

@@ -1,0 +1,192 @@
+"""TransCLIP: all images classified together, by their own structure and the texts.
+
+Zanella, Gérin and Ben Ayed 2024, arXiv 2406.01837. Over the assignments z_i (on the simplex) of the
+images i ∈ Q, the classes' means μ_k and one diagonal covariance Σ, it minimises
+
+    − Σ_{i∈Q} z_i · log p_i − γ |Q|/|S| Σ_{i∈S} y_i · log p_i
+    − ρ/2 Σ_{i∈Q} Σ_j w_ij z_i · z_j + Σ_{i∈Q} (z_i · log z_i − λ z_i · log ŷ_i)
+
+with log p_ik = −½ (f_i − μ_k)ᵀ Σ⁻¹ (f_i − μ_k), a Gaussian's up to a constant; ŷ_i the prediction
+without the other images; S the images with known labels y (few-shot), none of them in the
+zero-shot form; w_ij the cosine where i or j is among the other's k nearest, else 0. By turns:
+
+    z_i ∝ ŷ_i^λ exp(log p_i + ρ Σ_j w_ij z_j)      some steps, all images at once; z_j = y_j in S
+    μ_k = (Σ_Q z_ik f_i + γ' Σ_S y_ik f_i) / (Σ_Q z_ik + γ' Σ_S y_ik),    γ' = γ |Q|/|S|
+    Σ = diag(Σ_Q Σ_k z_ik (f_i − μ_k)² + γ' Σ_S Σ_k y_ik (f_i − μ_k)²) / (|Q| + γ' |S|)
+
+The features' Gram matrix is never whole in memory: it is worked on by blocks of rows, of which
+the nearest alone are kept.
+"""
+
+import jittor as jt
+import numpy as np
+from jittor import nn
+
+_BLOCK_BYTES = 128 << 20
+_SMALLEST = 1e-6  # variance; a class's mass, below which its mean stays
+
+
+def transclip(features, log_prior, support=None, support_labels=None, kl_weight=1.0,
+              support_weight=0.02, affinity_weight=8.0, nearest=3, n_confident=8, n_rounds=10,
+              n_steps=5):
+    """Each image's assignment to the classes.
+
+    Args:
+        features: float32 array (N, D), unit norm.
+        log_prior: float32 array (N, C), log ŷ.
+        support: float32 array (S, D), unit norm, images of known classes; None for none.
+        support_labels: int array (S,); a class may have no such image.
+        kl_weight: λ, how much ŷ counts.
+        support_weight: γ, what all of the support counts for beside all of the images.
+        affinity_weight: ρ.
+        nearest: k.
+        n_confident: a class without support starts at the mean of as many images, those with
+            the largest ŷ.
+        n_rounds: turns of z, μ and Σ.
+        n_steps: steps of z a turn.
+
+    Returns:
+        float32 array (N, C), log z.
+    """
+    (N, D), C = features.shape, log_prior.shape[1]
+    if support is None:
+        support, support_labels = np.zeros((0, D), np.float32), np.zeros(0, int)
+    known = np.zeros((len(support), C), np.float32)
+    known[np.arange(len(support)), support_labels] = 1.0
+    weight = support_weight * N / max(1, len(support))  # γ'
+    # What the support adds to the sums over all images.
+    known_mass, known_sum = weight * known.sum(axis=0), weight * known.T @ support  # (C,), (C, D)
+    squares = _sum_of_squares(features) + weight * _sum_of_squares(support)  # (D,)
+    pairs = Affinity(features, support, nearest)
+
+    means = starting_means(features, log_prior, support, support_labels, n_confident)
+    variance = np.full(D, 1.0 / D, np.float32)
+    assigned = np.concatenate([np.exp(log_prior), known])  # z, and y
+    for _ in range(n_rounds):
+        # log p but for what is the same for all classes
+        precise = means / variance
+        fixed = kl_weight * log_prior - (means * precise).sum(axis=1) / 2
+        _add_product(fixed, features, precise)  # (N, C)
+        for _ in range(n_steps):
+            log_assigned = pairs.sums(assigned)
+            log_assigned *= affinity_weight
+            log_assigned += fixed
+            _log_normalise(log_assigned)
+            np.exp(log_assigned, out=assigned[:N])
+        mass = assigned[:N].sum(axis=0, dtype=np.float64) + known_mass
+        sums = known_sum + _weighted_sums(assigned[:N], features)
+        means = np.where(mass[:, None] > _SMALLEST, sums / np.maximum(mass, _SMALLEST)[:, None],
+                         means)
+        spread = squares - 2 * (means * sums).sum(axis=0) + (mass[:, None] * means ** 2).sum(axis=0)
+        variance = np.maximum(spread / mass.sum(), _SMALLEST).astype(np.float32)
+        means = means.astype(np.float32)
+    return log_assigned
+
+
+def starting_means(features, log_prior, support, support_labels, n_confident):
+    """Where the classes' means start, float32 array (C, D); the arguments are `transclip`'s."""
+    means = np.empty((log_prior.shape[1], features.shape[1]), np.float32)
+    for k in range(len(means)):
+        own = support[support_labels == k]
+        if not len(own):
+            own = features[np.argsort(-log_prior[:, k], kind="stable")[:n_confident]]
+        means[k] = own.mean(axis=0)
+    return means
+
+
+class Affinity:
+    """The matrix w of images among themselves and with the support, of which few are not 0.
+
+    Args:
+        features: float32 array (N, D), unit norm.
+        support: float32 array (S, D), unit norm.
+        nearest: others, of either kind, that each image keeps.
+    """
+
+    def __init__(self, features, support, nearest):
+        N = len(features)
+        near, cosines = nearest_others(features, support, nearest)  # (N, k)
+        rows = np.repeat(np.arange(N, dtype=np.int32), near.shape[1])
+        columns, weights = near.ravel(), cosines.ravel()
+        both = columns < N  # the support's own assignments are known
+        rows, columns = (np.concatenate([rows, columns[both]]),
+                         np.concatenate([columns, rows[both]]))
+        order = np.argsort(rows, kind="stable")
+        self._columns = columns[order]
+        self._weights = np.concatenate([weights, weights[both]])[order]
+        self._starts = np.searchsorted(rows[order], np.arange(N + 1))
+
+    def sums(self, assigned):
+        """Σ_j w_ij z_j of each image, float32 array (N, C); z: (N + S, C)."""
+        N = len(self._starts) - 1
+        sums = np.zeros((N, assigned.shape[1]), np.float32)
+        if not len(self._columns):  # one image, alone
+            return sums
+        rows = max(1, _BLOCK_BYTES // (16 * assigned.itemsize * assigned.shape[1]))
+        for start in range(0, N, rows):
+            first, last = self._starts[start], self._starts[min(start + rows, N)]
+            terms = assigned[self._columns[first:last]]
+            terms *= self._weights[first:last, None]
+            sums[start:start + rows] = np.add.reduceat(
+                terms, self._starts[start:min(start + rows, N)] - first, axis=0)
+        return sums
+
+
+def nearest_others(features, support, n_nearest):
+    """The most similar others of each image.
+
+    Args:
+        features: float32 array (N, D), unit norm. support: float32 array (S, D).
+        n_nearest: k; fewer where there are fewer others.
+
+    Returns:
+        indices: int32 array (N, k), those of the support from N on.
+        cosines: float32 array (N, k), negative ones as 0.
+    """
+    N, n_others = len(features), len(features) + len(support) - 1
+    k = min(n_nearest, n_others)
+    indices, cosines = np.empty((N, k), np.int32), np.empty((N, k), np.float32)
+    everything = np.concatenate([features, support])
+    size = max(1, _BLOCK_BYTES // everything[:, 0].nbytes)
+    for start in range(0, N, size):
+        block = _product(features[start:start + size], everything)
+        rows = np.arange(len(block))
+        block[rows, start + rows] = -np.inf
+        for i in range(k):  # the largest k times over: faster than sorting
+            largest = block.argmax(axis=1)
+            indices[start + rows, i], cosines[start + rows, i] = largest, block[rows, largest]
+            block[rows, largest] = -np.inf
+    return indices, np.maximum(cosines, 0.0)
+
+
+def _product(a, b):
+    """a bᵀ of arrays, on Jittor's device."""
+    with jt.no_grad():
+        return nn.matmul_transpose(jt.array(a), jt.array(b)).numpy()
+
+
+def _add_product(total, a, b):
+    """Add a bᵀ to `total` in place, by blocks of rows."""
+    size = max(1, _BLOCK_BYTES // total[:1].nbytes)
+    for start in range(0, len(a), size):
+        total[start:start + size] += _product(a[start:start + size], b)
+
+
+def _weighted_sums(weights, features):
+    """weightsᵀ features, float64 array (C, D), by blocks of rows."""
+    size = max(1, _BLOCK_BYTES // features[:1].nbytes)
+    return sum(_product(weights[start:start + size].T, features[start:start + size].T).astype(
+        np.float64) for start in range(0, len(features), size))
+
+
+def _sum_of_squares(features):
+    return np.einsum("nd,nd->d", features, features, dtype=np.float64)
+
+
+def _log_normalise(logits):
+    """Subtract log Σ exp of each row, in place."""
+    logits -= logits.max(axis=1, keepdims=True)
+    size = max(1, _BLOCK_BYTES // logits[:1].nbytes)
+    for start in range(0, len(logits), size):
+        block = logits[start:start + size]
+        block -= np.log(np.exp(block).sum(axis=1, keepdims=True))

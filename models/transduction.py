@@ -1,0 +1,95 @@
+"""Base and new classes judged jointly: all images together, or by one classifier over both.
+
+In the place of the decision between base and new that `models.classifier.answer` makes first:
+'few-shot' and 'zero-shot' are TransCLIP (models/transclip.py), in which new classes are
+components beside the base ones, with the training images as support or without; 'selective' is
+one classifier whose rows are learned for base classes and are texts for new ones (2SFS, Farina
+et al. 2025, arXiv 2503.11609).
+"""
+
+import numpy as np
+
+from data.report import by_logit
+from data.submission import N_LABELS
+from models.calibration import probabilities
+from models.classifier import Answers, base_logits, text_logits
+from models.errors import UserError
+from models.ood import log_odds
+from models.transclip import transclip
+
+MODES = ("none", "few-shot", "zero-shot", "selective")
+
+
+def require_mode(settings):
+    """Refuse an unknown mode; `settings` is the config's section `transduction`."""
+    if settings.mode not in MODES:
+        raise UserError(f"transduction.mode is {settings.mode!r}; it must be one of "
+                        f"{', '.join(MODES)}")
+
+
+def joint_logits(trained, seen, config):
+    """Logits (N, C) of all classes, float32.
+
+    Args:
+        trained: `Trained`. seen: `Seen`, everything of it. config: the run's, with a mode.
+    """
+    if config.transduction.mode == "selective":
+        return selective_logits(trained, seen, config.fusion)
+    return transductive_logits(trained, seen, config)
+
+
+def joint_answer(trained, logits, mode):
+    """`Answers` in the order of `joint_logits`.
+
+    'selective' gets the temperature of base images; TransCLIP's assignments are probabilities
+    as they are, for which none was fitted.
+    """
+    temperature = trained.temperature if mode == "selective" else 1.0
+    labels = by_logit(logits)[:, :N_LABELS]
+    return Answers(labels, *(np.take_along_axis(probabilities(logits, each), labels, axis=1)
+                             for each in (temperature, 1.0)))
+
+
+def selective_logits(trained, seen, fusion):
+    """Logits (N, C): of base classes the fused ones, of new ones those of the same texts' parts."""
+    logits = text_logits(trained, seen.modes, trained.zero_shot_text)
+    logits[:, trained.base] = base_logits(trained, seen.modes, seen.tuned_modes, fusion,
+                                          trained.head)
+    if len(trained.new):
+        tuned = text_logits(trained, seen.tuned_modes, trained.tuned_new_text)
+        zero_shot, weight = logits[:, trained.new], fusion.zero_shot_text
+        logits[:, trained.new] = ((weight * zero_shot + fusion.tuned_text * tuned)
+                                  / (weight + fusion.tuned_text))
+    return logits
+
+
+def transductive_logits(trained, seen, config):
+    """log z (N, C) of TransCLIP, over both models' features."""
+    settings = config.transduction
+    support = labels = None
+    if settings.mode == "few-shot":
+        support, labels = both(trained.support, trained.tuned_support), trained.support_labels
+    return transclip(
+        both(seen.modes, seen.tuned_modes), log_prior(trained, seen, config), support, labels,
+        settings.kl_weight, settings.support_weight, settings.affinity_weight, settings.nearest)
+
+
+def both(features, tuned_features):
+    """Unit-norm features (N, 2D) whose cosine is the mean of both models' cosines."""
+    return np.concatenate([features, tuned_features], axis=1) / np.float32(np.sqrt(2))
+
+
+def log_prior(trained, seen, config):
+    """log ŷ (N, C): the probability of either side times the class's among its side's."""
+    fused = base_logits(trained, seen.modes, seen.tuned_modes, config.fusion, trained.head)
+    zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)[:, trained.new]
+    odds = log_odds(seen.scores, trained.threshold, config.ood.score)[:, None]
+    prior = np.empty((len(fused), len(trained.classes)), np.float32)
+    prior[:, trained.base] = log_softmax(fused / trained.temperature) - np.logaddexp(0, -odds)
+    prior[:, trained.new] = (log_softmax(zero_shot / trained.zero_shot_temperature)
+                             - np.logaddexp(0, odds))
+    return prior
+
+
+def log_softmax(logits):
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
