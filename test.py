@@ -169,15 +169,18 @@ def ablate(trained, seen, rankings, labels, fusion):
     def fused(head):
         return base_logits(trained, seen.whole, seen.tuned_whole, fusion, head)
 
-    return ablation_table([
+    with_mta = trained, seen.modes, seen.tuned_modes, fusion, trained.head
+    rows = [
         ("zero-shot", base, new),
         ("+ learned prompt", text_logits(trained, seen.whole, trained.prompt_text), new),
         ("+ queue average", text_logits(trained, seen.whole, trained.queue_text), new),
         ("+ LoRA", fused(None), new),
         ("+ head", fused(trained.plain_head), new),
         ("+ channel re-weighting", fused(trained.head), new),
-        ("+ MTA", base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head),
-         zero_shot_mta[:, trained.new])], rankings, trained.base, trained.new, labels)
+        ("+ MTA", base_logits(*with_mta), zero_shot_mta[:, trained.new])]
+    if seen.aux_features is not None:
+        rows.append(("+ auxiliary", base_logits(*with_mta, seen.aux_features), rows[-1][2]))
+    return ablation_table(rows, rankings, trained.base, trained.new, labels)
 
 
 def log(text):
