@@ -94,7 +94,7 @@ def load_trained(config, classes=None):
             raise UserError(f"no trained weights at {path}; run train.py with this config first")
         files.append(path)
         content = load_checkpoint(path, present, keys)
-        check_parts(path, content, parts, original.sizes, encoder.n_features if encoder else 0)
+        check_parts(path, content, parts, original.sizes, 0 if encoder is None else encoder.n_features)
         return path, content
 
     original, preprocess = jclip.load(config.clip.weights)
@@ -108,14 +108,15 @@ def load_trained(config, classes=None):
     _, heads = checkpoint("head.pkl", ("prompts", "prompt", "lora", "train", "head"), "head",
                           "plain_head")
     _, noted = checkpoint("ood.pkl", ("prompts",), "features")
-    saved, aux_head = [stage_1, heads, noted], None
+    saved, aux_head, held_back_parts = [stage_1, heads, noted], None, ["modes", "tuned_modes"]
     if encoder is not None:
         aux_path, aux = checkpoint("aux.pkl", ("prompts", *auxiliary.SETTINGS), "aux_weight")
         auxiliary.check_encoder(aux_path, aux, encoder)
         aux_head = AMUHead(config.aux.alpha, config.aux.power, weight=aux["aux_weight"])
         saved.append(aux)
+        held_back_parts.append("aux_features")
     last_path, held_back = checkpoint("calibration.pkl", ("prompts", "prompt", "lora", "train"),
-                                      "modes", "tuned_modes", *["aux_features"] * bool(encoder))
+                                      *held_back_parts)
     for other_path, other in zip(files, (*saved, held_back)):
         if not np.array_equal(other["base"], base):
             raise UserError(f"{other_path} has other base classes than {path}; train again")
@@ -297,7 +298,8 @@ def unseen(trained, config, everything):
 def base_logits(trained, features, tuned_features, fusion, head, aux_features=None):
     """Fused logits (N, C_base) of the base classes.
 
-    Without a head, of the texts alone; without auxiliary features, without that head's bias.
+    Without a head, of the texts alone; the auxiliary head's bias is added if it and the features
+    that it takes are there.
     """
     zero_shot = text_logits(trained, features, trained.zero_shot_text)[:, trained.base]
     tuned = text_logits(trained, tuned_features, trained.tuned_text)
@@ -305,7 +307,9 @@ def base_logits(trained, features, tuned_features, fusion, head, aux_features=No
     if head is not None:
         parts.append((fusion.head, head.logits(tuned_features).numpy()))
     fused = sum(weight * logits for weight, logits in parts) / sum(w for w, _ in parts)
-    return fused if aux_features is None else fused + trained.aux_head.bias(aux_features, zero_shot)
+    if trained.aux_head is None or aux_features is None:
+        return fused
+    return fused + trained.aux_head.bias(aux_features, zero_shot)
 
 
 def text_logits(trained, features, text):

@@ -174,7 +174,7 @@ def test_the_scripts_fit_and_use_the_auxiliary_head(with_auxiliary, trained, tmp
     done = run("test.py", folder, on, "--output", tmp_path / "again.txt")
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "on.txt").read_bytes() == (tmp_path / "again.txt").read_bytes()
-    # Switched off, it is as if it had never been; a head of much weight decides alone.
+    # Switched off, it is as if it had never been.
     done = run("test.py", folder, "--output", tmp_path / "off.txt")
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "off.txt").read_text().splitlines() == trained[1]
