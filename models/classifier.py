@@ -94,7 +94,8 @@ def load_trained(config, classes=None):
             raise UserError(f"no trained weights at {path}; run train.py with this config first")
         files.append(path)
         content = load_checkpoint(path, present, keys)
-        check_parts(path, content, parts, original.sizes, 0 if encoder is None else encoder.n_features)
+        check_parts(path, content, parts, original.sizes,
+                    0 if encoder is None else encoder.n_features)
         return path, content
 
     original, preprocess = jclip.load(config.clip.weights)

@@ -86,7 +86,7 @@ def test_what_was_not_seen_gives_no_bias(problem):
 def test_the_surer_the_less():
     """At 1,000 classes the factor is the authors', (250 / κ)^ρ; a sure row has κ = C - 2."""
     logits = np.zeros((3, 1000), np.float32)
-    logits[1, 7], logits[2, 7] = 8, 60
+    logits[1, :3], logits[2, 7] = (9, 8.5, 8), 60
     equal, unsure, sure = uncertainty(jt.array(logits), 0.4).numpy()[:, 0]
     assert equal > unsure > sure
     np.testing.assert_allclose(sure, (250 / 998) ** 0.4, rtol=1e-3)

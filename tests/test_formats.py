@@ -269,7 +269,8 @@ def test_tensors_that_leave_their_storage(tmp_path, numbers):
 
 
 @pytest.mark.parametrize("numbers, storage, message", [
-    ((0, (4,), (1,)), [4, 1, 2, 3, 4], None), ((0, (5,), (1,)), [4, 1, 2, 3, 4], "beyond its bytes"),
+    ((0, (4,), (1,)), [4, 1, 2, 3, 4], None),
+    ((0, (5,), (1,)), [4, 1, 2, 3, 4], "beyond its bytes"),
     ((0, (4,), (1,)), [3, 1, 2, 3], "damaged"), ((0, (4,), (1,)), [4, 1, 2, 3], "damaged"),
     ((0, (4,), (1,)), [], "damaged")])
 def test_storages_behind_the_pickle(tmp_path, numbers, storage, message):
