@@ -17,6 +17,7 @@ from models.jclip.formats import read_state
 from models.jclip.model import unit_norm
 from models.jclip.parameters import fill
 from models.jclip.preprocess import MEAN, STD, normalise
+from models.jclip.weights import check_not_empty
 from models.resnet import ResNet, sizes_of
 from models.untrusted import same_value
 
@@ -121,6 +122,7 @@ def resnet_state(state):
 
 
 def _of_resnet(path, state, view_size):
+    check_not_empty(path, state)
     try:
         sizes = sizes_of(state)
     except (KeyError, ValueError, IndexError) as error:

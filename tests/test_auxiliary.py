@@ -136,6 +136,7 @@ def without(name):
     (without("conv1.weight"), "no whole ResNet"),
     ({**resnet_weights(), "layer4.0.conv2.bias": np.ones(8, "f4")}, "unknown layer4.0.conv2.bias"),
     ({**resnet_weights(), "layer3.0.conv3.weight": np.float32(1)}, "no whole ResNet"),
+    ({**resnet_weights(), "layer1.0.conv3.weight": np.zeros((0, 4, 1, 1), "f4")}, "empty array"),
     ({**resnet_weights(), "bn1.weight": np.full(8, np.nan, "f4")}, "not finite"),
     ({"state_dict": 3}, "no array of numbers"), ([], "no dict of weights")])
 def test_other_files_are_refused(tmp_path, content, words):

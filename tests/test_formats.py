@@ -269,10 +269,9 @@ def test_tensors_that_leave_their_storage(tmp_path, numbers):
 
 
 @pytest.mark.parametrize("numbers, storage, message", [
-    ((0, (4,), (1,)), [4, 1, 2, 3, 4], None),
-    ((0, (5,), (1,)), [4, 1, 2, 3, 4], "beyond its bytes"),
-    ((0, (4,), (1,)), [3, 1, 2, 3], "damaged"), ((0, (4,), (1,)), [4, 1, 2, 3], "damaged"),
-    ((0, (4,), (1,)), [], "damaged")])
+    ((0, (2,), (1,)), [2, 1, 2], None), ((0, (3,), (1,)), [2, 1, 2], "beyond its bytes"),
+    ((0, (2,), (1,)), [3, 1, 2, 3], "damaged"), ((0, (2,), (1,)), [2, 1], "damaged"),
+    ((0, (2,), (1,)), [], "damaged")])
 def test_storages_behind_the_pickle(tmp_path, numbers, storage, message):
     """PyTorch's old format: what a tensor takes must be there, and as much as its storage tells."""
     content = b"".join(np.int64(n).tobytes() if i == 0 else np.float32(n).tobytes()

@@ -50,6 +50,7 @@ def load(name_or_path, activation=None):
     from models.jclip.parameters import fill
     from models.jclip.preprocess import Preprocess
     from models.jclip.sizes import sizes_of
+    from models.jclip.weights import check_not_empty
     from models.kernel_headers import precompile_headers
 
     precompile_headers()
@@ -60,6 +61,7 @@ def load(name_or_path, activation=None):
                             f"(known models: {', '.join(_FILES)})")
         path = fetch(name_or_path, path)
     weights = read_weights(path, activation)
+    check_not_empty(path, weights.state)
     try:
         sizes = sizes_of(weights.state, weights.heads, weights.activation)
     except (KeyError, ValueError, IndexError) as error:

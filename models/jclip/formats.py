@@ -109,8 +109,6 @@ def read_state(path):
     for name, value in state.items():
         if not hasattr(value, "dtype") or value.dtype.kind not in "fiu":
             raise UserError(f"{path}: {name} is no array of numbers; these are no model's weights")
-        if 0 in value.shape:
-            raise UserError(f"{path}: {name} is an empty array; get the file again")
     return state, known, kind
 
 
