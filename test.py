@@ -181,17 +181,20 @@ def ablate(trained, seen, rankings, labels, fusion):
     def fused(head):
         return base_logits(trained, seen.whole, seen.tuned_whole, fusion, head)
 
-    with_mta = (base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head),
-                zero_shot_mta[:, trained.new])
-    return ablation_table([
+    tuned = trained, seen.modes, seen.tuned_modes, fusion, trained.head
+    new_mta = zero_shot_mta[:, trained.new]
+    rows = [
         ("zero-shot", base, new, None),
         ("+ learned prompt", text_logits(trained, seen.whole, trained.prompt_text), new, None),
         ("+ queue average", text_logits(trained, seen.whole, trained.queue_text), new, None),
         ("+ LoRA", fused(None), new, None),
         ("+ head", fused(trained.plain_head), new, None),
         ("+ channel re-weighting", fused(trained.head), new, None),
-        ("+ MTA", *with_mta, None),
-        ("+ OOD", *with_mta, rankings)], trained.base, trained.new, labels)
+        ("+ MTA", base_logits(*tuned), new_mta, None)]
+    if seen.aux_features is not None:
+        rows.append(("+ auxiliary", base_logits(*tuned, seen.aux_features), new_mta, None))
+    rows.append(("+ OOD", *rows[-1][1:3], rankings))
+    return ablation_table(rows, trained.base, trained.new, labels)
 
 
 def log(text):

@@ -8,8 +8,8 @@ Stage 1 tunes CLIP: a learned prompt (CoOp, Zhou et al. 2021, arXiv 2109.01134) 
 its encoders (Zanella and Ben Ayed 2024, arXiv 2405.18541). Stage 2 fits the head (LP++, Huang
 et al. 2024, arXiv 2404.02285) on the tuned model's frozen features, and notes how the
 original CLIP sees the training images, from which test.py tells base from new, and how both
-see images that were not trained on, from which it has its temperature. Without --stage it
-does both.
+see images that were not trained on, from which it has its temperature. With aux.weights it also
+fits AMU-Tuning's head (Tang et al. 2024, arXiv 2404.08958). Without --stage it does both.
 """
 
 import argparse
@@ -30,10 +30,12 @@ from configs import config_path, format_config, load_config, own_pictures_config
 from data.sample import ensure_sample
 from data.sources import load_data
 from data.views import Views, decode, read_ahead, view_batches
-from models import jclip, lora
+from models import auxiliary, jclip, lora
+from models.amu import AMUHead
 from models.checkpoint import fingerprint, load_checkpoint, made_with, save_checkpoint
 from models.checkpoint_parts import check_parts
 from models.frozen_features import (
+    auxiliary_features,
     base_image_features,
     held_back_features,
     training_features,
@@ -82,6 +84,7 @@ def main():
 
     model, preprocess = jclip.load(config.clip.weights)
     lora.freeze(model)
+    encoder = auxiliary.load_encoder(config.aux.weights, preprocess.image_size)
     base_classes = [challenge.classes[label] for label in challenge.base]
     prompts = handcrafted_prompts(library, base_classes, config.prompts)
     learner = PromptLearner(model, [library.name(c) for c in base_classes], config.prompt.init)
@@ -115,17 +118,25 @@ def main():
                                              arguments.restart)
             all_prompts = handcrafted_prompts(library, challenge.classes, config.prompts)
             zero_shot_text = class_features(original, all_prompts)
+            base_text = zero_shot_text[jt.array(challenge.base)]
             with run_log.timed("base_features"):
-                noted = base_image_features(
-                    original, origin["clip"], preprocess, paths, prompts,
-                    zero_shot_text[jt.array(challenge.base)], config, arguments.restart)
+                noted = base_image_features(original, origin["clip"], preprocess, paths, prompts,
+                                            base_text, config, arguments.restart)
             heads = fit_heads(features, labels, text, tuned.scale(), config, run_log)
             support = unit_norm(jt.array(features).mean(dim=1)).numpy()
             with run_log.timed("held_back_features"):
                 held_back = held_back_features(
                     original, tuned, all_prompts, zero_shot_text, text, preprocess,
                     challenge.validation, config, origin["clip"], stage_1_path,
-                    arguments.restart)
+                    arguments.restart, encoder)
+            if encoder is not None:
+                zero_shot = original.scale() * noted @ base_text.numpy().T
+                with run_log.timed("auxiliary_features"):
+                    aux_features = auxiliary_features(encoder, preprocess, paths, config,
+                                                      arguments.restart)
+                weight = fit_auxiliary(aux_features, labels, zero_shot, config.aux, run_log)
+                save_checkpoint(os.path.join(folder, "aux.pkl"), origin,
+                                {"aux_weight": weight, "aux_encoder": encoder.fingerprint})
             save_checkpoint(os.path.join(folder, "ood.pkl"), origin, {"features": noted})
             save_checkpoint(os.path.join(folder, "calibration.pkl"), origin, held_back)
             save_checkpoint(os.path.join(folder, "head.pkl"), origin,
@@ -329,6 +340,28 @@ def fit_heads(features, labels, text, logit_scale, config, run_log):
         states[name] = head.fit(features.reshape(N * V, D), np.repeat(labels, V), text,
                                 log_epochs(head, run_log)).state()
     return states
+
+
+def fit_auxiliary(features, labels, zero_shot, settings, run_log):
+    """AMU-Tuning's head on all crops; an image's zero-shot logits are those of MTA's feature.
+
+    Args:
+        features: array (N, V, A), unit norm.
+        labels: int array (N,).
+        zero_shot: array (N, C), logits of the training images by the original CLIP.
+        settings: the config's section `aux`.
+        run_log: `RunLog`.
+
+    Returns:
+        array (C, A), the head's weight.
+    """
+    N, V, A = features.shape
+    head = AMUHead(settings.alpha, settings.power, settings.merged_share)
+    run_log.begin("auxiliary")
+    head.fit(features.reshape(N * V, A), np.repeat(labels, V), np.repeat(zero_shot, V, axis=0),
+             settings.epochs, settings.lr,
+             lambda epoch, loss: run_log.write(epoch=epoch + 1, loss=loss))
+    return head.weight.numpy()
 
 
 def log_epochs(head, run_log):

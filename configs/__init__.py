@@ -22,7 +22,8 @@ _COMMAND_LINE = "command line"
 _OR_A_LIST = {"lora.positions": [0]}
 _OR_NULL = {"data.labels": "labels.txt", "data.shots_file": "shots.txt", "data.images": "pictures",
             "data.new_classes": "names.txt", "data.split": "split.json", "data.domain": "Animal",
-            "prompts.max_tokens": 77, "ood.threshold": 0.5}
+            "prompts.max_tokens": 77, "ood.threshold": 0.5,
+            "aux.weights": "r-50-1000ep.pth.tar"}
 # Paths in data.root, which a config file may not lead out of it. (The command line is the
 # user's own.)
 _IN_ROOT = {"data.classes", "data.train_list", "data.test_dir", "data.labels", "data.split",
@@ -31,10 +32,11 @@ _IN_ROOT = {"data.classes", "data.train_list", "data.test_dir", "data.labels", "
 _AT_LEAST_ONE = {
     "data.shots", "prompts.max_tokens", "prompt.queue_length", "prompt.queue_every", "lora.rank",
     "train.epochs", "train.batch_size", "head.epochs", "head.views", "mta.views",
-    "mta.zero_shot_views", "test.batch_size"}
+    "mta.zero_shot_views", "test.batch_size", "aux.views", "aux.epochs"}
 _ANY_SIGN = {"ood.threshold"}
 _AT_MOST = {"seed": 2 ** 32 - 1, "train.scale": 1, "mta.scale": 1, "mta.nearest": 1,
-            "prompt.queue_weight": 1, "ood.recall": 1, "ood.negative_share": 1}
+            "prompt.queue_weight": 1, "ood.recall": 1, "ood.negative_share": 1,
+            "aux.merged_share": 1}
 
 
 class Config:

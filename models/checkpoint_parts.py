@@ -7,14 +7,14 @@ from models.jclip.tokenizer import encode
 from models.untrusted import shown
 
 # The axes of each array; a letter is of one length throughout a file: C base classes, K contexts
-# of M tokens, W text width, N images, n images or none, D feature. Names and shapes in 'lora' are
-# held against the model when they are loaded into it.
+# of M tokens, W text width, N images, n images or none, D feature, A auxiliary feature. Names and
+# shapes in 'lora' are held against the model when they are loaded into it.
 _HEAD = {"w": "CD", "bias": "C", "alpha": "C", "scale": "D", "shift": "D", "text": "CD"}
 _AXES = {"contexts": "KMW", "features": "ND", "head": _HEAD, "plain_head": _HEAD, "lora": {},
-         "modes": "nD", "tuned_modes": "nD"}
+         "modes": "nD", "tuned_modes": "nD", "aux_weight": "CA", "aux_features": "nA"}
 
 
-def check_parts(path, content, parts, sizes):
+def check_parts(path, content, parts, sizes, n_aux=0):
     """Refuse a checkpoint whose arrays are not what training leaves.
 
     Args:
@@ -22,6 +22,7 @@ def check_parts(path, content, parts, sizes):
         content: of `models.checkpoint.load_checkpoint`, which compared its settings.
         parts: what it must hold beside the base classes, of the names above.
         sizes: `models.jclip.sizes.CLIPSizes` of the model.
+        n_aux: A, where there is an auxiliary encoder.
 
     Raises:
         UserError: a part is missing or no array of finite float32, or its shape does not fit
@@ -35,7 +36,7 @@ def check_parts(path, content, parts, sizes):
             or not (base[1:] > base[:-1]).all()):
         raise UserError(f"{path} is damaged: its base classes are no ascending labels below "
                         f"{n_classes}; train again")
-    lengths = {"C": len(base), "D": sizes.embed_dim, "W": sizes.text.width}
+    lengths = {"C": len(base), "D": sizes.embed_dim, "W": sizes.text.width, "A": n_aux}
     if "contexts" in parts:
         lengths["M"] = len(encode(content["config"]["prompt"]["init"]))
     for part in parts:

@@ -2,7 +2,8 @@
 
 Each image becomes V views, which MTA (Zanella and Ben Ayed 2024, arXiv 2405.02266) turns into
 one feature. The original CLIP tells base images from new ones. Base images get the logits of
-the tuned text, the zero-shot text and the head, new ones zero-shot labels.
+the tuned text, the zero-shot text and the head, and the auxiliary head's bias where there is one;
+new ones get zero-shot labels.
 """
 
 import functools
@@ -17,7 +18,8 @@ from data.metrics import recall_threshold
 from data.report import by_logit
 from data.submission import N_LABELS
 from data.views import Views, view_batches
-from models import jclip, lora
+from models import auxiliary, jclip, lora
+from models.amu import AMUHead
 from models.calibration import fit_temperature, probabilities
 from models.checkpoint import fingerprint, load_checkpoint, made_with
 from models.checkpoint_parts import check_parts
@@ -50,6 +52,7 @@ class Trained(NamedTuple):
         support, tuned_support: arrays (N, D), the training images as the original and the
             tuned CLIP see them. support_labels: int array (N,).
         origin: plain values that tell everything above.
+        aux_encoder, aux_head: `auxiliary.Encoder` and `AMUHead`, or None.
     """
 
     original: object
@@ -74,6 +77,8 @@ class Trained(NamedTuple):
     origin: tuple
     enlarged_text: object = None
     tuned_new_text: object = None
+    aux_encoder: object = None
+    aux_head: object = None
 
 
 def load_trained(config, classes=None):
@@ -96,11 +101,13 @@ def load_trained(config, classes=None):
             raise UserError(f"no trained weights at {path}; run train.py with this config first")
         files.append(path)
         content = load_checkpoint(path, present, keys)
-        check_parts(path, content, parts, original.sizes)
+        check_parts(path, content, parts, original.sizes,
+                    0 if encoder is None else encoder.n_features)
         return path, content
 
     original, preprocess = jclip.load(config.clip.weights)
     lora.freeze(original)
+    encoder = auxiliary.load_encoder(config.aux.weights, preprocess.image_size)
     present = made_with(config, fingerprint(original), classes)
     path, stage_1 = checkpoint("prompt_lora.pkl", ("data.split", "data.setting", "prompts",
                                                    "prompt", "lora", "train"), "lora", "contexts")
@@ -109,9 +116,16 @@ def load_trained(config, classes=None):
     heads_path, heads = checkpoint("head.pkl", ("prompts", "prompt", "lora", "train", "head"),
                                    "head", "plain_head", "features")
     _, noted = checkpoint("ood.pkl", ("prompts",), "features")
+    saved, aux_head, held_back_parts = [stage_1, heads, noted], None, ["modes", "tuned_modes"]
+    if encoder is not None:
+        aux_path, aux = checkpoint("aux.pkl", ("prompts", *auxiliary.SETTINGS), "aux_weight")
+        auxiliary.check_encoder(aux_path, aux, encoder)
+        aux_head = AMUHead(config.aux.alpha, config.aux.power, weight=aux["aux_weight"])
+        saved.append(aux)
+        held_back_parts.append("aux_features")
     last_path, held_back = checkpoint("calibration.pkl", ("prompts", "prompt", "lora", "train"),
-                                      "modes", "tuned_modes")
-    for other_path, other in zip(files, (stage_1, heads, noted, held_back)):
+                                      *held_back_parts)
+    for other_path, other in zip(files, (*saved, held_back)):
         if not np.array_equal(other["base"], base):
             raise UserError(f"{other_path} has other base classes than {path}; train again")
     for other_path, content, n_images in ((last_path, held_back, len(held_back["modes"])),
@@ -142,7 +156,8 @@ def load_trained(config, classes=None):
         plain_head=LPPlusPlus.from_state(heads["plain_head"]), threshold=0.0, temperature=1.0,
         zero_shot_temperature=1.0, support=noted["features"], tuned_support=heads["features"],
         support_labels=heads["labels"],
-        origin=(*texts_from, files_checksum(files), config.ood.to_dict()))
+        origin=(*texts_from, files_checksum(files), config.ood.to_dict()),
+        aux_encoder=encoder, aux_head=aux_head)
     trained = trained._replace(threshold=base_threshold(trained, noted["features"], config.ood))
     return calibrated(trained, held_back, config.fusion)
 
@@ -181,15 +196,15 @@ def calibrated(trained, held_back, fusion):
     zero-shot logits of base images among base classes.
 
     Args:
-        held_back: {'modes', 'tuned_modes': arrays (N, D), 'labels': int array (N,)}; with no
-            images both temperatures are 1.
+        held_back: {'modes', 'tuned_modes': arrays (N, D), 'labels': int array (N,)}, and with an
+            auxiliary head 'aux_features': array (N, A); with no images both temperatures are 1.
         fusion: the config's section.
     """
     if not len(held_back["labels"]):
         return trained
     columns = np.searchsorted(trained.base, held_back["labels"])
     fused = base_logits(trained, held_back["modes"], held_back["tuned_modes"], fusion,
-                        trained.head)
+                        trained.head, held_back.get("aux_features"))
     zero_shot = text_logits(trained, held_back["modes"], trained.zero_shot_text)
     return trained._replace(
         temperature=fit_temperature(fused, columns),
@@ -225,6 +240,8 @@ class Seen(NamedTuple):
         modes, tuned_modes: arrays (N, D), MTA's features by the original and the tuned CLIP.
         scores: array (N,), `base_score`. is_base: bool array (N,).
         whole, tuned_whole: arrays (N, D), view 0 by either; None unless `everything` is seen.
+        aux_features: array (N, A), zeros of an image that was not seen; None without an auxiliary
+            encoder.
     """
 
     modes: np.ndarray
@@ -233,6 +250,7 @@ class Seen(NamedTuple):
     is_base: np.ndarray
     whole: np.ndarray = None
     tuned_whole: np.ndarray = None
+    aux_features: np.ndarray = None
 
 
 def look_at(shards, trained, config, everything):
@@ -259,8 +277,8 @@ def look(trained, config, otherwise, pixels):
     """Features and scores of a batch's views, uint8 (B, V, S, S, 3): {attribute of `Seen`: array}.
 
     Args:
-        otherwise: `unseen`'s, which tells what is wanted. The tuned model sees base images only,
-            unless everything is; the others have the mean of all texts in its place.
+        otherwise: `unseen`'s, which tells what is wanted. The tuned model and the auxiliary
+            encoder see base images only, unless everything is; the others have what `unseen` has.
     """
     everything = "whole" in otherwise
     seen = {name: np.repeat(row, len(pixels), axis=0) for name, row in otherwise.items()}
@@ -272,6 +290,9 @@ def look(trained, config, otherwise, pixels):
         tuned_features = encode_views(trained.tuned, pixels[wanted])
         seen["tuned_modes"][wanted] = mta_features(tuned_features, trained.tuned_text,
                                                    trained.scale, config.mta)
+        if trained.aux_encoder is not None:
+            seen["aux_features"][wanted] = trained.aux_encoder.image_features(
+                pixels[wanted, :config.aux.views])
     if everything:
         seen.update(whole=features[:, 0].numpy(), tuned_whole=tuned_features[:, 0].numpy())
     return seen
@@ -283,17 +304,26 @@ def unseen(trained, config, everything):
                         for text in (trained.zero_shot_text, trained.tuned_text))
     row = {"modes": zero_shot, "tuned_modes": tuned,
            "scores": scores_of(trained, jt.array(zero_shot), config.ood)}
+    if trained.aux_encoder is not None:
+        row["aux_features"] = np.zeros((1, trained.aux_encoder.n_features), np.float32)
     return {**row, "whole": zero_shot, "tuned_whole": tuned} if everything else row
 
 
-def base_logits(trained, features, tuned_features, fusion, head):
-    """Fused logits (N, C_base) of the base classes; without a head, of the texts alone."""
+def base_logits(trained, features, tuned_features, fusion, head, aux_features=None):
+    """Fused logits (N, C_base) of the base classes.
+
+    Without a head, of the texts alone; the auxiliary head's bias is added if it and the features
+    that it takes are there.
+    """
     zero_shot = text_logits(trained, features, trained.zero_shot_text)[:, trained.base]
     tuned = text_logits(trained, tuned_features, trained.tuned_text)
     parts = [(fusion.zero_shot_text, zero_shot), (fusion.tuned_text, tuned)]
     if head is not None:
         parts.append((fusion.head, head.logits(tuned_features).numpy()))
-    return sum(weight * logits for weight, logits in parts) / sum(w for w, _ in parts)
+    fused = sum(weight * logits for weight, logits in parts) / sum(w for w, _ in parts)
+    if trained.aux_head is None or aux_features is None:
+        return fused
+    return fused + trained.aux_head.bias(aux_features, zero_shot)
 
 
 def text_logits(trained, features, text):
@@ -323,7 +353,8 @@ def answer(trained, seen, fusion):
     """`Answers` on the images that were `Seen`; `fusion` is the config's section."""
     base, new = trained.base, trained.new
     zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)
-    fused = base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head)
+    fused = base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head,
+                        seen.aux_features)
     base_first = [base[by_logit(fused)], new[by_logit(zero_shot[:, new])]]
     new_first = [base_first[1], base[by_logit(zero_shot[:, base])]]
     labels = np.where(seen.is_base[:, None], np.concatenate(base_first, axis=1),

@@ -13,24 +13,38 @@ _PASS_BYTES = 256 << 20
 
 
 def encode_views(model, pixels):
-    """Features of views, without gradient.
+    """CLIP's features of views, without gradient.
 
     Args:
         model: CLIP.
         pixels: uint8 array (B, V, S, S, 3).
 
     Returns:
-        Var (B, V, D), unit norm. Where memory is short, fewer views are worked on at a time,
-        with the same result.
+        Var (B, V, D), unit norm.
+    """
+    return encode_in_parts(lambda flat: model.encode_image(normalise(flat)), pixels,
+                           model.sizes.bytes_per_image)
+
+
+def encode_in_parts(encode, pixels, bytes_per_view):
+    """What `encode` makes of views, without gradient and brought to unit norm.
+
+    Args:
+        encode: function of uint8 array (N, S, S, 3) that returns features, Var (N, D).
+        pixels: uint8 array (B, V, S, S, 3).
+        bytes_per_view: memory that a view takes at most.
+
+    Returns:
+        Var (B, V, D). Where memory is short, fewer views are worked on at a time, with the same
+        result.
     """
     B, V = pixels.shape[:2]
     flat = pixels.reshape(B * V, *pixels.shape[2:])
-    at_once = _at_once(B * V, model.sizes.bytes_per_image)
+    at_once = _at_once(B * V, bytes_per_view)
     features = []
     with jt.no_grad():
         for start in range(0, B * V, at_once):
-            images = normalise(flat[start:start + at_once])  # -> (…, 3, S, S)
-            features.append(unit_norm(model.encode_image(images)))
+            features.append(unit_norm(encode(flat[start:start + at_once])))
             if at_once < B * V:
                 features[-1].sync()
         return jt.concat(features).reshape(B, V, -1)

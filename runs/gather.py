@@ -18,7 +18,8 @@ def gather(images, labels, trained, seen, answers, config):
         trained, seen, answers: `models.classifier`'s; where labels are known, everything seen.
         config: the run's.
     """
-    fused = base_logits(trained, seen.modes, seen.tuned_modes, config.fusion, trained.head)
+    fused = base_logits(trained, seen.modes, seen.tuned_modes, config.fusion, trained.head,
+                        seen.aux_features)
     zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)[:, trained.new]
     base_label = trained.base[fused.argmax(axis=1)]
     new_label = trained.new[zero_shot.argmax(axis=1)] if len(trained.new) else base_label
@@ -45,11 +46,14 @@ def look_closer(paths, labels, trained, seen, config):
     if views.n_views == 1 or not len(taken):
         return []
 
-    def logits(features, tuned_features):
-        return base_logits(trained, features, tuned_features, config.fusion, trained.head)
+    def logits(features, tuned_features, images):
+        aux_features = None if seen.aux_features is None else seen.aux_features[images]
+        return base_logits(trained, features, tuned_features, config.fusion, trained.head,
+                           aux_features)
 
-    after = logits(seen.modes[taken], seen.tuned_modes[taken])
-    before = after if seen.whole is None else logits(seen.whole[taken], seen.tuned_whole[taken])
+    after = logits(seen.modes[taken], seen.tuned_modes[taken], taken)
+    before = after if seen.whole is None else logits(seen.whole[taken], seen.tuned_whole[taken],
+                                                     taken)
     looked = []
     firsts = (trained.base[each.argmax(axis=1)] for each in (before, after))
     for row in telling_images(*firsts, labels[taken]):
@@ -62,7 +66,8 @@ def look_closer(paths, labels, trained, seen, config):
         whole = encode_views(trained.original, pixels[None, :1])
         looked.append({
             "image": image, **crops_shown(pixels, inlierness[0]),
-            "before": _first(trained, logits(whole[:, 0].numpy(), features[:, 0].numpy())),
+            "before": _first(trained, logits(whole[:, 0].numpy(), features[:, 0].numpy(),
+                                             [image])),
             "after": _first(trained, after[row:row + 1])})
     return looked
 

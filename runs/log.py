@@ -7,6 +7,7 @@ count), `seconds`, those since the line before, and `stage`; then what the stage
                  images, images_per_s
     features, base_features, held_back_features
     head, plain_head    epoch, loss, moved_head
+    auxiliary_features, and auxiliary    epoch, loss: where aux.weights is set
     test         images, images_per_s, and of accuracies what is known
 
 `lr_…` is there while that part learns; `moved_…` is the distance of its parameters from where
@@ -26,7 +27,7 @@ from models.jclip.weights import write_atomically
 
 LOG_NAME = "log.jsonl"
 STAGES = ("tune", "features", "base_features", "head", "plain_head", "held_back_features",
-          "test")  # in their order
+          "auxiliary_features", "auxiliary", "test")  # in their order
 
 
 class RunLog:

@@ -47,6 +47,7 @@ def with_config(path, activation):
 
 @pytest.mark.parametrize("name, activation, form", [
     ("script.pt", None, "TorchScript archive"), ("state.pth", "gelu", "PyTorch state dict"),
+    ("legacy.pth", "gelu", "PyTorch state dict"),
     ("bfloat16.pth", "quick_gelu", "PyTorch state dict")])
 def test_files_that_pytorch_wrote(name, activation, form):
     weights = read_weights(os.path.join(REFERENCE, name), activation)
@@ -267,8 +268,37 @@ def test_tensors_that_leave_their_storage(tmp_path, numbers):
     refused(tensor_archive(tmp_path / "x.pt", numbers))
 
 
-@pytest.mark.parametrize("name", ["state.pth", "script.pt", "bfloat16.pth", "model.safetensors",
-                                  "model.pkl"])
+@pytest.mark.parametrize("numbers, storage, message", [
+    ((0, (2,), (1,)), [2, 1, 2], None), ((0, (3,), (1,)), [2, 1, 2], "beyond its bytes"),
+    ((0, (2,), (1,)), [3, 1, 2, 3], "damaged"), ((0, (2,), (1,)), [2, 1], "damaged"),
+    ((0, (2,), (1,)), [], "damaged")])
+def test_storages_behind_the_pickle(tmp_path, numbers, storage, message):
+    """PyTorch's old format: what a tensor takes must be there, and as much as its storage tells."""
+    content = b"".join(np.int64(n).tobytes() if i == 0 else np.float32(n).tobytes()
+                       for i, n in enumerate(storage))
+    path = tmp_path / "x.pth.tar"
+    path.write_bytes(b"".join(pickle.dumps(part, 2) for part in (0x1950a86a20f9469cfc6c, 1001, {}))
+                     + tensor_pickle(numbers) + pickle.dumps(["0"], 2) + content)
+    if message:
+        assert message in refused(str(path))
+    else:
+        np.testing.assert_array_equal(read_weights(str(path), "gelu").state["x"], storage[1:])
+
+
+@pytest.mark.parametrize("name", sorted(set(HOSTILE) - {"pickle in pickle"}))
+@pytest.mark.parametrize("place", range(1, 5))
+def test_hostile_pickles_in_the_old_format(tmp_path, monkeypatch, name, place):
+    parts = [pickle.dumps(part, 2) for part in (0x1950a86a20f9469cfc6c, 1001, {}, {}, [])]
+    parts[place] = pickle.dumps({"visual.proj": HOSTILE[name]}, 2)
+    path = tmp_path / "x.pth.tar"
+    path.write_bytes(b"".join(parts))
+    monkeypatch.chdir(tmp_path)
+    assert "is refused: it" in refused(str(path))
+    assert os.listdir(tmp_path) == ["x.pth.tar"]
+
+
+@pytest.mark.parametrize("name", ["state.pth", "script.pt", "bfloat16.pth", "legacy.pth",
+                                  "model.safetensors", "model.pkl"])
 def test_mutated_files_end_in_one_line(tmp_path, name):
     """500 damaged copies of each format: refused by name, or read as plain arrays."""
     if name == "model.safetensors":

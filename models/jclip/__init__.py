@@ -9,8 +9,6 @@
 
 import os
 
-import numpy as np
-
 from models import runtime
 from models.errors import UserError
 from models.jclip.tokenizer import tokenize
@@ -46,14 +44,13 @@ def load(name_or_path, activation=None):
             or whose values are not finite.
     """
     runtime.prepare()  # the imports below are the first ones of Jittor
-    import jittor as jt
-
-    from models.jclip.formats import as_float32, read_weights
+    from models.jclip.formats import read_weights
     from models.jclip.hub import fetch
     from models.jclip.model import CLIP
+    from models.jclip.parameters import fill
     from models.jclip.preprocess import Preprocess
     from models.jclip.sizes import sizes_of
-    from models.jclip.weights import check_state
+    from models.jclip.weights import check_not_empty
     from models.kernel_headers import precompile_headers
 
     precompile_headers()
@@ -64,21 +61,11 @@ def load(name_or_path, activation=None):
                             f"(known models: {', '.join(_FILES)})")
         path = fetch(name_or_path, path)
     weights = read_weights(path, activation)
-    for name, value in weights.state.items():
-        if 0 in value.shape:
-            raise UserError(f"{path}: {name} is an empty array; get the file again")
+    check_not_empty(path, weights.state)
     try:
         sizes = sizes_of(weights.state, weights.heads, weights.activation)
     except (KeyError, ValueError, IndexError) as error:
         raise UserError(f"{path} holds no CLIP with a ViT or a ResNet ({error})") from error
     model = CLIP(sizes)
-    parameters = dict(model.named_parameters())
-    check_state(path, weights.state, {name: p.shape for name, p in parameters.items()})
-    # One at a time, so that they are not held twice. A sync between them would compute the
-    # initial values of all the others.
-    for name, parameter in parameters.items():
-        values = as_float32(weights.state.pop(name))
-        if not np.isfinite(values).all():
-            raise UserError(f"{path}: {name} has values that are not finite; get the file again")
-        parameter.update(jt.array(values))
+    fill(path, model, weights.state)
     return model, Preprocess(sizes.image_size)

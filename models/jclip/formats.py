@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | OpenAI's `.pt`, a TorchScript archive | zip with a module in `data.pkl` | QuickGELU |
 | PyTorch's state dict: `.pt`, `.pth`, `.bin` | zip with a dict in `data.pkl` | a config file's |
+| the same of PyTorch before 1.6, such as `.pth.tar` | its magic number | a config file's |
 | safetensors, names of transformers or open_clip | its header | a config file's, or our own |
 | jclip's and Jittor's `.pkl` | anything else | QuickGELU, or the entry 'activation' |
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from models.errors import UserError
 from models.jclip.names import parameters_of, to_openai
-from models.jclip.torch_archive import read_torch_archive
+from models.jclip.torch_archive import LEGACY_START, read_torch_archive, read_torch_legacy
 from models.jclip.unpickle import Refused
 from models.jclip.weights import read_pickle
 from models.untrusted import read_json, shown
@@ -62,30 +63,9 @@ def read_weights(path, activation=None):
     if activation not in (None, *ACTIVATIONS):
         raise UserError(f"activation is {activation!r}; it must be one of "
                         f"{', '.join(ACTIVATIONS)}")
-    try:
-        with open(path, "rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    state, known, kind = read_state(path)
     said, heads = _config_beside(path)
-    if start[:4] == b"PK\3\4":
-        content, is_script = _guarded(path, read_torch_archive)
-        kind = "TorchScript archive" if is_script else "PyTorch state dict"
-        known = "quick_gelu" if is_script else said
-    elif start[8:9] == b"{":
-        content, known = _guarded(path, _read_safetensors)
-        kind, known = "safetensors", known or said
-    else:
-        content, kind = read_pickle(path), "pickle"
-        known = content.pop("activation", "quick_gelu") if isinstance(content, dict) else None
-    state = parameters_of(content)
-    del content  # so that `to_openai` can let go of what it joins
-    if not state:
-        raise UserError(f"{path} holds no dict of CLIP weights")
-    for name, value in state.items():
-        if not hasattr(value, "dtype") or value.dtype.kind not in "fiu":
-            raise UserError(f"{path}: {name} is no array of numbers; these are no CLIP weights")
-    activation = activation or known
+    activation = activation or known or said
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise UserError(
             f"{path} does not tell which GELU its model has; put the model's config.json beside "
@@ -94,6 +74,42 @@ def read_weights(path, activation=None):
     if EMBEDDING_ROWS in state:
         _fill_embedding(path, state)
     return Weights(state, activation, heads, kind)
+
+
+def read_state(path):
+    """The arrays in a file of one of the formats above, whatever model they are of.
+
+    Returns:
+        (state, activation, format): {name: array}, with the file's own names; the activation
+        that the file itself tells, or None; what it is, for people.
+
+    Raises:
+        UserError: no such file, a damaged or refused one, or one without a dict of arrays.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(LEGACY_START))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    if start[:4] == b"PK\3\4":
+        content, is_script = _guarded(path, read_torch_archive)
+        kind = "TorchScript archive" if is_script else "PyTorch state dict"
+        known = "quick_gelu" if is_script else None
+    elif start == LEGACY_START:
+        content, kind, known = _guarded(path, read_torch_legacy), "PyTorch state dict", None
+    elif start[8:9] == b"{":
+        content, known = _guarded(path, _read_safetensors)
+        kind = "safetensors"
+    else:
+        content, kind = read_pickle(path), "pickle"
+        known = content.pop("activation", "quick_gelu") if isinstance(content, dict) else None
+    state = parameters_of(content)
+    if not state:
+        raise UserError(f"{path} holds no dict of weights")
+    for name, value in state.items():
+        if not hasattr(value, "dtype") or value.dtype.kind not in "fiu":
+            raise UserError(f"{path}: {name} is no array of numbers; these are no model's weights")
+    return state, known, kind
 
 
 def _fill_embedding(path, state):
@@ -168,8 +184,3 @@ def _read_json(path):
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     return content if isinstance(content, dict) else {}
-
-
-def as_float32(value):
-    """An array as models take it: float32, and of one axis at least, as all of Jittor's are."""
-    return np.atleast_1d(np.asarray(value)).astype(np.float32, copy=False)

@@ -47,8 +47,8 @@ class Preprocess:
         return np.asarray(image.convert("RGB"))
 
 
-def normalise(pixels):
+def normalise(pixels, mean=MEAN, std=STD):
     """Pixels uint8 array (B, S, S, 3) -> Var (B, 3, S, S), float32, what the model takes."""
-    mean, std = (jt.array(np.float32(c)) for c in (MEAN, STD))
+    mean, std = (jt.array(np.float32(c)) for c in (mean, std))
     images = (jt.array(np.ascontiguousarray(pixels)).float32() / 255.0 - mean) / std
     return images.permute(0, 3, 1, 2)

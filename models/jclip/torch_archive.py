@@ -1,9 +1,13 @@
-"""Reads PyTorch's zip archives without PyTorch: state dicts and TorchScript modules.
+"""Reads PyTorch's files without PyTorch: state dicts and TorchScript modules.
 
-Both hold `NAME/data.pkl`, a pickle in which each tensor is a view of a storage, and
+Zip archives of both hold `NAME/data.pkl`, a pickle in which each tensor is a view of a storage, and
 `NAME/data/0`, `NAME/data/1`, …, the storages' bytes, never compressed. The pickle goes through
 `models.jclip.unpickle`; each storage is read when the pickle asks for it, into memory of its
 own. The code of a TorchScript archive is not looked at.
+
+What PyTorch wrote before 1.6, and since with `_use_new_zipfile_serialization=False`, is a row of
+pickles (a magic number, a version, the machine, the object, the storages' keys), behind which each
+storage lies: its length, 8 bytes, and its values.
 """
 
 import collections
@@ -19,6 +23,7 @@ import numpy as np
 from models.jclip.unpickle import ADMITTED, Refused, StandInArray, StandInUnpickler, finished
 
 _LOCAL_HEADER_BYTES = 30
+LEGACY_START = pickle.dumps(0x1950a86a20f9469cfc6c, protocol=2)
 _STORAGES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "DoubleStorage": "<f8",
              "BFloat16Storage": "bfloat16", "LongStorage": "<i8", "IntStorage": "<i4",
              "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
@@ -29,6 +34,11 @@ class _StorageKind(NamedTuple):
     """Stand-in for a storage class of PyTorch."""
 
     dtype: str
+
+
+def _dtype_of(kind):
+    """NumPy's type for the values of a `_StorageKind` as they lie in a file."""
+    return np.dtype("<u2" if kind.dtype == "bfloat16" else kind.dtype)
 
 
 class _Storage(NamedTuple):
@@ -89,15 +99,21 @@ _ADMITTED = {**ADMITTED, **{f"torch.{n}": _StorageKind(d) for n, d in _STORAGES.
 
 
 class _TorchUnpickler(StandInUnpickler):
-    """Also knows storages, by their persistent id, and TorchScript's modules."""
+    """Also knows storages, by their persistent id, and TorchScript's modules.
+
+    Args:
+        file: binary file at the pickle's start.
+        storage: function of a persistent id, a tuple, that returns the storage's values, an array
+            of as many bytes as the file holds for it.
+    """
 
     dispatch = {**StandInUnpickler.dispatch,
                 pickle.BINPERSID[0]: pickle._Unpickler.load_binpersid}
     stateful = (*StandInUnpickler.stateful, _ScriptModule)
 
-    def __init__(self, archive):
-        super().__init__(archive.read(archive.pickle), _ADMITTED)
-        self.archive = archive
+    def __init__(self, file, storage):
+        super().__init__(file, _ADMITTED)
+        self.storage = storage
         self.storages = {}
 
     def find_class(self, module, name):
@@ -111,11 +127,7 @@ class _TorchUnpickler(StandInUnpickler):
             raise Refused("it has a malformed storage")
         kind, key = reference[1], str(reference[2])
         if key not in self.storages:
-            dtype = np.dtype("<u2" if kind.dtype == "bfloat16" else kind.dtype)
-            content = self.archive.read(f"{self.archive.root}data/{key}").getbuffer()
-            if len(content) % dtype.itemsize:
-                raise Refused(f"its storage {ascii(key[:20])} is damaged")
-            self.storages[key] = _Storage(np.frombuffer(content, dtype), kind)
+            self.storages[key] = _Storage(self.storage(reference), kind)
         return self.storages[key]
 
 
@@ -131,6 +143,14 @@ class _Archive:
             raise Refused("it is a zip archive, but none of PyTorch's")
         self.pickle = pickles[0]
         self.root = self.pickle[:-len("data.pkl")]
+
+    def storage(self, reference):
+        """The values of a storage, by its persistent id."""
+        dtype, key = _dtype_of(reference[1]), str(reference[2])
+        content = self.read(f"{self.root}data/{key}").getbuffer()
+        if len(content) % dtype.itemsize:
+            raise Refused(f"its storage {ascii(key[:20])} is damaged")
+        return np.frombuffer(content, dtype)
 
     def read(self, name):
         """An entry's content, `io.BytesIO`; never more than the file itself holds."""
@@ -165,10 +185,66 @@ def read_torch_archive(path):
         Exception: of any kind, where the archive is damaged.
     """
     with open(path, "rb") as file:
-        loaded = _TorchUnpickler(_Archive(file)).load()
+        archive = _Archive(file)
+        loaded = _TorchUnpickler(archive.read(archive.pickle), archive.storage).load()
     if isinstance(loaded, _ScriptModule):
         return _flattened(loaded), True
     return finished(loaded), False
+
+
+class _LateStorages:
+    """Storages that lie behind the pickle: made when it names them, filled afterwards.
+
+    Args:
+        file: binary file, of the length that all of them together may have.
+    """
+
+    def __init__(self, file):
+        self.file = file
+        self.n_left = os.fstat(file.fileno()).st_size
+        self.values = {}
+
+    def storage(self, reference):
+        """Zeros in the place of a storage's values, by its persistent id."""
+        dtype, n = _dtype_of(reference[1]), reference[4]
+        if reference[1].dtype == "bfloat16":  # would be turned into float32 before it is filled
+            raise Refused("it is in PyTorch's old format and has bfloat16; save it again")
+        if reference[5:] not in ((), (None,)) or type(n) is not int or n < 0:
+            raise Refused("it has a malformed storage")
+        self.n_left -= n * dtype.itemsize
+        if self.n_left < 0:
+            raise Refused("its storages are larger than the file")
+        self.values[str(reference[2])] = values = np.zeros(n, dtype)
+        return values
+
+    def fill(self, keys):
+        """Read the storages, which lie in the order of their keys, a list."""
+        if not isinstance(keys, list) or set(keys) != set(self.values):
+            raise Refused("its storages are not those that it names")
+        for key in keys:
+            values = self.values[key]
+            n = int.from_bytes(self.file.read(8), "little")
+            if n != len(values) or self.file.readinto(values.view(np.uint8)) != values.nbytes:
+                raise Refused(f"its storage {ascii(key[:20])} is damaged")
+
+
+def read_torch_legacy(path):
+    """What `torch.save` wrote in its old format, of which a file's start is `LEGACY_START`.
+
+    Returns:
+        the saved object with arrays for tensors.
+
+    Raises:
+        Refused: its pickle asks for something that is not admitted.
+        Exception: of any kind, where the file is damaged.
+    """
+    with open(path, "rb") as file:
+        storages = _LateStorages(file)
+        for _ in range(3):  # magic number, version, machine
+            StandInUnpickler(file, {}).load()
+        loaded = finished(_TorchUnpickler(file, storages.storage).load())
+        storages.fill(finished(StandInUnpickler(file, {}).load()))
+    return loaded
 
 
 def _flattened(module, deepest=50):

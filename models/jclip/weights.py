@@ -97,6 +97,17 @@ def _remove_leftovers(path):
                 os.remove(temporary)
 
 
+def check_not_empty(path, state):
+    """Refuse arrays without values, before sizes are read from them.
+
+    Raises:
+        UserError: the first of them.
+    """
+    for name, value in state.items():
+        if 0 in value.shape:
+            raise UserError(f"{path}: {name} is an empty array; get the file again")
+
+
 def check_state(path, state, expected):
     """Compare names and shapes with a model's, strictly.
 

@@ -66,7 +66,7 @@ WEIGHTS = [
         "double": written({name: value.astype("f8") for name, value in STATE.items()}),
         "big-endian": written({name: value.astype(">f4") for name, value in STATE.items()}),
         "OpenAI's further entries": written({**STATE, "input_resolution": 224})}),
-    *refused("holds no dict of CLIP weights", {
+    *refused("holds no dict of weights", {
         f"a {type(value).__name__}": written(value) for value in (
             [], None, 3, "clip", {}, {1: np.zeros(3)}, {"state_dict": {}}, np.zeros(3))}),
     *refused("is no array of numbers", but(

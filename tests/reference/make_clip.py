@@ -1,7 +1,7 @@
 """Makes the references: what transformers' CLIP computes in PyTorch with random weights of
 tests/reference/weights.py (clip_quick_gelu.npz, clip_gelu.npz), open_clip's ResNet
-(resnet.npz), and small files that PyTorch
-itself wrote (script.pt, state.pth, bfloat16.pth).
+(resnet.npz), and small files that PyTorch itself wrote (script.pt, state.pth, bfloat16.pth, and
+legacy.pth in its format before 1.6).
 
     pip install torch==2.13.0 transformers open_clip_torch  (an environment of its own)
     python -m tests.reference.make_clip
@@ -33,8 +33,10 @@ def main():
     write_features("gelu")
     state = {n: torch.from_numpy(v).half() for n, v in random_state(
         clip_shapes(width=16, vocab_size=20)).items()}
-    torch.save({"state_dict": {f"module.{n}": v for n, v in state.items()}, "epoch": 3},
-               os.path.join(HERE, "state.pth"))
+    checkpoint = {"state_dict": {f"module.{n}": v for n, v in state.items()}, "epoch": 3}
+    torch.save(checkpoint, os.path.join(HERE, "state.pth"))
+    torch.save(checkpoint, os.path.join(HERE, "legacy.pth"),
+               _use_new_zipfile_serialization=False)
     torch.save({n: v.bfloat16() for n, v in state.items()}, os.path.join(HERE, "bfloat16.pth"))
     tree = Tree(state)
     tree.register_buffer("input_resolution", torch.tensor(16))

@@ -1,0 +1,98 @@
+"""AMU-Tuning's head: a logit bias from the features of an auxiliary encoder.
+
+Tang et al. 2024, arXiv 2404.08958; the constants are those of its authors' code. For an image
+with unit-norm auxiliary features f (A,) and zero-shot logits s₀ (C,) of CLIP:
+
+    b = W f, standardised: (b − mean) / deviation over the classes
+    s = s₀ + α u b          u = (C / 4κ)^ρ, κ the kurtosis of softmax(s₀) over the classes
+
+κ is large where one class stands out, so an image of which CLIP is sure gets less bias. W starts
+as the mean feature of each class, and learns in two branches: λ CE(s) + (1 − λ) CE(b).
+
+Ours: C / 4 is the code's 250 at ImageNet's 1,000 classes, so that u stays what it is at any C; all
+features make one batch, where the authors draw eight images.
+"""
+
+import jittor as jt
+import numpy as np
+from jittor import nn
+from tqdm import trange
+
+_LEAST_VARIANCE = 1e-12  # so that features of zeros, an image that was not seen, give no bias
+
+
+class AMUHead:
+    """The auxiliary classifier: `fit` on frozen features, then `bias`.
+
+    Args:
+        alpha: α, the bias's weight.
+        power: ρ; 0 weighs all images alike.
+        merged_share: λ, the share of the fused logits' loss.
+        weight: array (C, A), W of a fitted head.
+    """
+
+    def __init__(self, alpha=0.5, power=0.4, merged_share=0.35, weight=None):
+        self.alpha = alpha
+        self.power = power
+        self.merged_share = merged_share
+        self.weight = None if weight is None else jt.array(weight)
+
+    def fit(self, features, labels, logits, epochs, lr, after_epoch=None):
+        """Learn W with full-batch steps of Adam.
+
+        Args:
+            features: array (N, A), unit norm.
+            labels: int array (N,), each class of 0 … C-1 at least once.
+            logits: array (N, C), zero-shot.
+            epochs, lr: steps, and their rate.
+            after_epoch: called as after_epoch(epoch, loss) with the epoch's number from 0 and
+                its loss before the step, float.
+
+        Returns:
+            self.
+        """
+        one_hot = np.eye(logits.shape[1], dtype=np.float32)[labels]
+        self.weight = jt.array((one_hot / one_hot.sum(axis=0)).T @ features)  # (C, A)
+        self.weight.start_grad()
+        optimizer = jt.optim.Adam([self.weight], lr)
+        features, labels, logits = (jt.array(values).stop_grad() for values in (
+            features, labels.astype(np.int32), logits.astype(np.float32)))
+        for epoch in trange(epochs, desc="auxiliary head"):
+            loss = self.loss(features, labels, logits)
+            optimizer.step(loss)
+            if after_epoch is not None:
+                after_epoch(epoch, float(loss.item()))
+        self.weight.stop_grad()
+        return self
+
+    def loss(self, features, labels, logits):
+        """Both branches' loss, Var (1,), of Vars (N, A), int32 (N,) and (N, C)."""
+        own = standardised(nn.matmul_transpose(features, self.weight))
+        fused = logits + self.alpha * uncertainty(logits, self.power) * own
+        return (self.merged_share * nn.cross_entropy_loss(fused, labels)
+                + (1 - self.merged_share) * nn.cross_entropy_loss(own, labels))
+
+    def bias(self, features, logits):
+        """What is added to logits: α u b, array (B, C).
+
+        Args:
+            features: array (B, A), unit norm, or zeros for an image that was not seen.
+            logits: array (B, C), zero-shot.
+        """
+        with jt.no_grad():
+            own = standardised(nn.matmul_transpose(jt.array(features), self.weight))
+            weights = uncertainty(jt.array(logits.astype(np.float32)), self.power)
+            return (self.alpha * weights * own).numpy()
+
+
+def standardised(logits):
+    """Logits (B, C) with mean 0 and deviation 1 over the classes."""
+    centred = logits - logits.mean(dim=1, keepdims=True)
+    return centred / jt.sqrt((centred ** 2).mean(dim=1, keepdims=True) + _LEAST_VARIANCE)
+
+
+def uncertainty(logits, power):
+    """(C / 4κ)^ρ of logits (B, C), Var (B, 1): greater where no class stands out."""
+    shares = standardised(nn.softmax(logits, dim=1))
+    kurtosis = (shares ** 4).mean(dim=1, keepdims=True)
+    return (logits.shape[1] / (4 * jt.maximum(kurtosis, 1.0))) ** power  # 1 is the least there is
