@@ -3,6 +3,7 @@
     python train.py [--config configs/photos.yaml] [--stage 1|2] [key=value …]
     python train.py --images DIR|CSV [--new-classes FILE] …     (own pictures)
     python train.py … --sweep seed=1,2,3 lora.rank=2,4,8        (a grid of runs: runs/sweep.py)
+    mpirun --bind-to none -np N python train.py …               (N processes: models/parallel.py)
 
 Stage 1 tunes CLIP: a learned prompt (CoOp, Zhou et al. 2021, arXiv 2109.01134) and LoRA in
 its encoders (Zanella and Ben Ayed 2024, arXiv 2405.18541). Stage 2 fits the head (LP++, Huang
@@ -30,7 +31,7 @@ from configs import config_path, format_config, load_config, own_pictures_config
 from data.sample import ensure_sample
 from data.sources import load_data
 from data.views import Views, decode, read_ahead, view_batches
-from models import jclip, lora
+from models import jclip, lora, parallel
 from models.checkpoint import fingerprint, load_checkpoint, made_with, save_checkpoint
 from models.checkpoint_parts import check_parts
 from models.frozen_features import (
@@ -50,6 +51,7 @@ from models.prompt import (
     handcrafted_prompts,
     tokenize_prompts,
 )
+from models.shared_batch import encode_together
 from models.training_state import EpochStates, load_optimizer_state, optimizer_state
 from prompts import PromptLibrary
 from runs.log import RunLog, distance
@@ -61,6 +63,8 @@ STAGE_1 = ("seed", "data.shots", "data.shots_file", "prompts", "prompt", "lora",
 def main():
     arguments = parse()
     if arguments.sweep:
+        if parallel.size() > 1:
+            raise UserError("--sweep starts its runs itself; leave out mpirun")
         from runs.sweep import sweep  # here, as it loads matplotlib
         sweep(config_path(arguments.config), arguments.overrides, arguments.sweep)
         return
@@ -72,7 +76,7 @@ def main():
     log(format_config(config))
     runtime.use_accelerator()
     if config.data.sample and config.data.images is None:
-        ensure_sample(config.data.root)
+        parallel.first_then_others(lambda: ensure_sample(config.data.root))
     library = PromptLibrary(config.prompts.dir)
     challenge = with_decodable(load_data(config.data, config.seed, library), config.workers)
     log(f"{len(challenge.base)} base classes with {len(challenge.train)} images "
@@ -97,11 +101,13 @@ def main():
         states = EpochStates(os.path.join(folder, "unfinished"), origin, STAGE_1)
         if arguments.stage != 2:
             if arguments.restart:
-                states.remove()
+                parallel.first_then_others(states.remove)
             contexts = tune(model, learner, preprocess, paths, labels, prompts, config, states,
                             run_log)
-            save_checkpoint(stage_1_path, origin,
-                            {"lora": lora.lora_state(model), "contexts": contexts})
+            stage_1 = {"lora": lora.lora_state(model), "contexts": contexts}
+            if parallel.is_first():
+                save_checkpoint(stage_1_path, origin, stage_1)
+            parallel.barrier()
         if arguments.stage != 1:
             require_finished(states)
             stage_1 = load_checkpoint(stage_1_path, origin, STAGE_1)
@@ -119,12 +125,16 @@ def main():
                 noted = base_image_features(
                     original, origin["clip"], preprocess, paths, prompts,
                     zero_shot_text[jt.array(challenge.base)], config, arguments.restart)
-            heads = fit_heads(features, labels, text, tuned.scale(), config, run_log)
+            heads = None
+            if parallel.is_first():
+                heads = fit_heads(features, labels, text, tuned.scale(), config, run_log)
             with run_log.timed("held_back_features"):
                 held_back = held_back_features(
                     original, tuned, all_prompts, zero_shot_text, text, preprocess,
                     challenge.validation, config, origin["clip"], stage_1_path,
                     arguments.restart)
+            if not parallel.is_first():
+                return
             save_checkpoint(os.path.join(folder, "ood.pkl"), origin, {"features": noted})
             save_checkpoint(os.path.join(folder, "calibration.pkl"), origin, held_back)
             save_checkpoint(os.path.join(folder, "head.pkl"), origin, heads)
@@ -157,9 +167,12 @@ def parse():
 def with_decodable(challenge, n_threads):
     """The `Challenge` without images that cannot be decoded; a warning has named them."""
     def decodable(samples):
-        images = read_ahead(lambda sample: decode(sample.path) is not None, samples, n_threads,
-                            ahead=8)
-        return [sample for sample, image in zip(samples, images) if image]
+        own = samples[parallel.share(len(samples))]
+        with parallel.own_work():
+            found = list(read_ahead(lambda sample: decode(sample.path) is not None, own,
+                                    n_threads, ahead=8))
+        found = parallel.gather(np.array(found, np.int32), len(samples))
+        return [sample for sample, image in zip(samples, found) if image]
 
     train = decodable(challenge.train)
     empty = sorted(set(challenge.base) - {sample.label for sample in train})
@@ -285,6 +298,8 @@ def require_finished(states):
 def step_loss(model, learner, images, drawn, targets, logit_scale):
     """The loss of a batch: the mean over the learned and a handcrafted prompt of each class.
 
+    Where there are several processes, each encodes a share of the images and of the texts.
+
     Args:
         model: CLIP. learner: `PromptLearner` of the classes.
         images: Var (B, 3, S, S).
@@ -296,10 +311,15 @@ def step_loss(model, learner, images, drawn, targets, logit_scale):
         loss: Var (1,), cross-entropy.
         logits: Var (B, C), the sum of both prompts'.
     """
-    image_features = unit_norm(model.encode_image(images))
+    C, longest = len(drawn), int(drawn.argmax(axis=1).max()) + 1
+    image_features = encode_together(
+        model, lambda rows: unit_norm(model.encode_image(images[rows])), len(images))
+    learned = encode_together(
+        model, lambda rows: learner.text_features(model, rows=rows), C, learner.length)
+    handcrafted = encode_together(
+        model, lambda rows: unit_norm(model.encode_text(drawn[rows])), C, longest)
     logits = [logit_scale * nn.matmul_transpose(image_features, text_features)
-              for text_features in (learner.text_features(model),
-                                    unit_norm(model.encode_text(drawn)))]  # (B, C)
+              for text_features in (learned, handcrafted)]  # (B, C)
     loss = sum(nn.cross_entropy_loss(each, jt.array(targets)) for each in logits) / 2
     return loss, sum(logits)
 

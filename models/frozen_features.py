@@ -1,7 +1,8 @@
 """Stage 2's features of images by frozen models, kept in the cache folder.
 
 Each kind lies there under a name that tells the models, the texts and the crops; so a stopped run
-goes on, and the head is fitted again without them being computed again.
+goes on, and the head is fitted again without them being computed again. All functions return None
+in all processes but the first.
 """
 
 import functools
@@ -75,6 +76,8 @@ def held_back_features(original, tuned, prompts, text, tuned_text, preprocess, s
     features = np.zeros((0, 2, tuned_text.shape[1]), np.float32)
     if samples:
         features = features_of(shards, views, encode, config.workers, "held-back images", restart)
+    if features is None:
+        return None
     return {"modes": features[:, 0], "tuned_modes": features[:, 1],
             "labels": np.array([sample.label for sample in samples], int)}
 
@@ -85,4 +88,5 @@ def features_of(shards, views, encode, n_threads, description, restart):
         shards.remove()
     batches = functools.partial(view_batches, views, batch_size=shards.batch_size,
                                 n_threads=n_threads, description=description)
-    return shards.compute(batches, lambda pixels: {"features": encode(pixels)})["features"]
+    found = shards.compute(batches, lambda pixels: {"features": encode(pixels)})
+    return None if found is None else found["features"]
