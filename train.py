@@ -233,7 +233,7 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states, run
         # Every epoch has its own seed, so that one who goes on here draws the same.
         random = np.random.RandomState([config.seed, epoch])
         order = random.permutation(len(labels))
-        jt.set_global_seed(random.randint(2 ** 30))  # dropout's
+        jt.set_seed(random.randint(2 ** 30))  # dropout's, the same in every process
         losses, n_correct = [], 0
         batches = view_batches(views, [paths[i] for i in order], settings.batch_size,
                                config.workers, f"epoch {epoch + 1}/{n_epochs}",
@@ -249,6 +249,8 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states, run
             loss, logits = step_loss(model, learner, normalise(pixels[:, 0]), drawn, targets,
                                      logit_scale)
             optimizer.step(loss)
+            if parallel.size() > 1:
+                jt.sync_all()  # the gradients' sums are to be taken before the next features'
             losses.append(float(loss.item()))
             n_correct += int((logits.numpy().argmax(axis=1) == targets).sum())
             bar.set_postfix(loss=f"{np.mean(losses):.3f}")
