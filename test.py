@@ -3,6 +3,7 @@
     python test.py [--config configs/photos.yaml] [--output result.txt] [--labels FILE]
                    [--ablate] [key=value …]
     python test.py --images DIR|CSV [--run FOLDER] …     (own pictures)
+    mpirun --bind-to none -np N python test.py …         (N processes: models/parallel.py)
 
 How images are seen and judged is told in models/classifier.py. Beside the labels, result.csv
 has the classes' names, their calibrated probabilities and the base/new score.
@@ -33,6 +34,7 @@ from data.report import (
 )
 from data.sample import ensure_sample
 from data.sources import images_to_classify
+from models import parallel
 from models.checkpoint import config_of_run, last_own_run
 from models.classifier import answer, base_logits, load_trained, look_at, text_logits
 from models.jclip.weights import write_atomically
@@ -63,7 +65,7 @@ def main():
     require_mode(config.transduction)
     runtime.use_accelerator()
     if data.sample and not own:
-        ensure_sample(data.root)
+        parallel.first_then_others(lambda: ensure_sample(data.root))
     start = time.perf_counter()
     classes = None if own else read_classes(os.path.join(data.root, data.classes))
     trained = load_trained(config, classes)
@@ -80,6 +82,8 @@ def main():
         if arguments.restart:
             shards.remove()
         seen = look_at(shards, trained, config, everything)
+        if seen is None:  # the first process has what all have seen
+            return
         answers = one_by_one = answer(trained, seen, config.fusion)
         joint = None
         if together:

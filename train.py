@@ -3,6 +3,7 @@
     python train.py [--config configs/photos.yaml] [--stage 1|2] [key=value …]
     python train.py --images DIR|CSV [--new-classes FILE] …     (own pictures)
     python train.py … --sweep seed=1,2,3 lora.rank=2,4,8        (a grid of runs: runs/sweep.py)
+    mpirun --bind-to none -np N python train.py …               (N processes: models/parallel.py)
 
 Stage 1 tunes CLIP: a learned prompt (CoOp, Zhou et al. 2021, arXiv 2109.01134) and LoRA in
 its encoders (Zanella and Ben Ayed 2024, arXiv 2405.18541). Stage 2 fits the head (LP++, Huang
@@ -30,28 +31,20 @@ from configs import config_path, format_config, load_config, own_pictures_config
 from data.sample import ensure_sample
 from data.sources import load_data
 from data.views import Views, decode, read_ahead, view_batches
-from models import auxiliary, jclip, lora
-from models.amu import AMUHead
+from models import auxiliary, jclip, lora, parallel
 from models.checkpoint import fingerprint, load_checkpoint, made_with, save_checkpoint
 from models.checkpoint_parts import check_parts
-from models.frozen_features import (
-    auxiliary_features,
-    base_image_features,
-    held_back_features,
-    training_features,
-)
+from models.heads import fit_heads
 from models.jclip.model import unit_norm
 from models.jclip.preprocess import normalise
 from models.lock import output_lock
-from models.lp_plus_plus import LPPlusPlus
 from models.prompt import (
     PromptLearner,
     PromptQueue,
-    class_features,
-    classifier_features,
     handcrafted_prompts,
     tokenize_prompts,
 )
+from models.shared_batch import encode_together
 from models.training_state import EpochStates, load_optimizer_state, optimizer_state
 from prompts import PromptLibrary
 from runs.log import RunLog, distance
@@ -63,6 +56,8 @@ STAGE_1 = ("seed", "data.shots", "data.shots_file", "prompts", "prompt", "lora",
 def main():
     arguments = parse()
     if arguments.sweep:
+        if parallel.size() > 1:
+            raise UserError("--sweep starts its runs itself; leave out mpirun")
         from runs.sweep import sweep  # here, as it loads matplotlib
         sweep(config_path(arguments.config), arguments.overrides, arguments.sweep)
         return
@@ -74,7 +69,7 @@ def main():
     log(format_config(config))
     runtime.use_accelerator()
     if config.data.sample and config.data.images is None:
-        ensure_sample(config.data.root)
+        parallel.first_then_others(lambda: ensure_sample(config.data.root))
     library = PromptLibrary(config.prompts.dir)
     challenge = with_decodable(load_data(config.data, config.seed, library), config.workers)
     log(f"{len(challenge.base)} base classes with {len(challenge.train)} images "
@@ -100,49 +95,25 @@ def main():
         states = EpochStates(os.path.join(folder, "unfinished"), origin, STAGE_1)
         if arguments.stage != 2:
             if arguments.restart:
-                states.remove()
+                parallel.first_then_others(states.remove)
             contexts = tune(model, learner, preprocess, paths, labels, prompts, config, states,
                             run_log)
-            save_checkpoint(stage_1_path, origin,
-                            {"lora": lora.lora_state(model), "contexts": contexts})
+            stage_1 = {"lora": lora.lora_state(model), "contexts": contexts}
+            if parallel.is_first():
+                save_checkpoint(stage_1_path, origin, stage_1)
+            parallel.barrier()
         if arguments.stage != 1:
             require_finished(states)
             stage_1 = load_checkpoint(stage_1_path, origin, STAGE_1)
             check_parts(stage_1_path, stage_1, ("lora", "contexts"), model.sizes)
-            original, _ = jclip.load(config.clip.weights)  # stage 1 has changed `model`
-            tuned = lora.tuned_clip(original, config.lora, stage_1["lora"], stage_1_path)
-            text = classifier_features(tuned, learner, stage_1["contexts"], prompts,
-                                       config.prompt.queue_weight)
-            with run_log.timed("features"):
-                features = training_features(tuned, preprocess, paths, config, stage_1_path,
-                                             arguments.restart)
-            all_prompts = handcrafted_prompts(library, challenge.classes, config.prompts)
-            zero_shot_text = class_features(original, all_prompts)
-            base_text = zero_shot_text[jt.array(challenge.base)]
-            with run_log.timed("base_features"):
-                noted = base_image_features(original, origin["clip"], preprocess, paths, prompts,
-                                            base_text, config, arguments.restart)
-            heads = fit_heads(features, labels, text, tuned.scale(), config, run_log)
-            support = unit_norm(jt.array(features).mean(dim=1)).numpy()
-            with run_log.timed("held_back_features"):
-                held_back = held_back_features(
-                    original, tuned, all_prompts, zero_shot_text, text, preprocess,
-                    challenge.validation, config, origin["clip"], stage_1_path,
-                    arguments.restart, encoder)
-            if encoder is not None:
-                zero_shot = original.scale() * noted @ base_text.numpy().T
-                with run_log.timed("auxiliary_features"):
-                    aux_features = auxiliary_features(encoder, preprocess, paths, config,
-                                                      arguments.restart)
-                weight = fit_auxiliary(aux_features, labels, zero_shot, config.aux, run_log)
-                save_checkpoint(os.path.join(folder, "aux.pkl"), origin,
-                                {"aux_weight": weight, "aux_encoder": encoder.fingerprint})
-            save_checkpoint(os.path.join(folder, "ood.pkl"), origin, {"features": noted})
-            save_checkpoint(os.path.join(folder, "calibration.pkl"), origin, held_back)
-            save_checkpoint(os.path.join(folder, "head.pkl"), origin,
-                            {**heads, "features": support, "labels": challenge.base[labels]})
-            states.remove()
-            log(f"trained: {folder}")
+            contents = fit_heads(stage_1, stage_1_path, challenge, library, learner, prompts,
+                                 labels, encoder, origin["clip"], config, arguments.restart,
+                                 run_log)
+            if parallel.is_first():
+                for name, content in contents.items():
+                    save_checkpoint(os.path.join(folder, name), origin, content)
+                states.remove()
+                log(f"trained: {folder}")
 
 
 def parse():
@@ -170,9 +141,12 @@ def parse():
 def with_decodable(challenge, n_threads):
     """The `Challenge` without images that cannot be decoded; a warning has named them."""
     def decodable(samples):
-        images = read_ahead(lambda sample: decode(sample.path) is not None, samples, n_threads,
-                            ahead=8)
-        return [sample for sample, image in zip(samples, images) if image]
+        own = samples[parallel.share(len(samples))]
+        with parallel.own_work():
+            found = list(read_ahead(lambda sample: decode(sample.path) is not None, own,
+                                    n_threads, ahead=8))
+        found = parallel.gather(np.array(found, np.int32), len(samples))
+        return [sample for sample, image in zip(samples, found) if image]
 
     train = decodable(challenge.train)
     empty = sorted(set(challenge.base) - {sample.label for sample in train})
@@ -233,7 +207,7 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states, run
         # Every epoch has its own seed, so that one who goes on here draws the same.
         random = np.random.RandomState([config.seed, epoch])
         order = random.permutation(len(labels))
-        jt.set_global_seed(random.randint(2 ** 30))  # dropout's
+        jt.set_seed(random.randint(2 ** 30))  # dropout's, the same in every process
         losses, n_correct = [], 0
         batches = view_batches(views, [paths[i] for i in order], settings.batch_size,
                                config.workers, f"epoch {epoch + 1}/{n_epochs}",
@@ -249,6 +223,8 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states, run
             loss, logits = step_loss(model, learner, normalise(pixels[:, 0]), drawn, targets,
                                      logit_scale)
             optimizer.step(loss)
+            if parallel.size() > 1:
+                jt.sync_all()  # the gradients' sums are to be taken before the next features'
             losses.append(float(loss.item()))
             n_correct += int((logits.numpy().argmax(axis=1) == targets).sum())
             bar.set_postfix(loss=f"{np.mean(losses):.3f}")
@@ -298,6 +274,8 @@ def require_finished(states):
 def step_loss(model, learner, images, drawn, targets, logit_scale):
     """The loss of a batch: the mean over the learned and a handcrafted prompt of each class.
 
+    Where there are several processes, each encodes a share of the images and of the texts.
+
     Args:
         model: CLIP. learner: `PromptLearner` of the classes.
         images: Var (B, 3, S, S).
@@ -309,73 +287,17 @@ def step_loss(model, learner, images, drawn, targets, logit_scale):
         loss: Var (1,), cross-entropy.
         logits: Var (B, C), the sum of both prompts'.
     """
-    image_features = unit_norm(model.encode_image(images))
+    C, longest = len(drawn), int(drawn.argmax(axis=1).max()) + 1
+    image_features = encode_together(
+        model, lambda rows: unit_norm(model.encode_image(images[rows])), len(images))
+    learned = encode_together(
+        model, lambda rows: learner.text_features(model, rows=rows), C, learner.length)
+    handcrafted = encode_together(
+        model, lambda rows: unit_norm(model.encode_text(drawn[rows])), C, longest)
     logits = [logit_scale * nn.matmul_transpose(image_features, text_features)
-              for text_features in (learner.text_features(model),
-                                    unit_norm(model.encode_text(drawn)))]  # (B, C)
+              for text_features in (learned, handcrafted)]  # (B, C)
     loss = sum(nn.cross_entropy_loss(each, jt.array(targets)) for each in logits) / 2
     return loss, sum(logits)
-
-
-def fit_heads(features, labels, text, logit_scale, config, run_log):
-    """Stage 2: LP++ on all views; with channel re-weighting also the head without it.
-
-    Args:
-        features: array (N, V, D), unit norm.
-        labels: int array (N,).
-        text: Var (C, D), unit norm.
-        logit_scale: the model's factor on cosines, in units of which α starts.
-        run_log: `RunLog`.
-
-    Returns:
-        {'head': state, 'plain_head': state}; the second is for the ablation.
-    """
-    N, V, D = features.shape
-    states = {}
-    for name, reweighting in (("head", config.head.channel_reweighting), ("plain_head", False)):
-        head = LPPlusPlus(config.head.epochs, reweighting, progress=True,
-                          accumulate_alpha=config.head.accumulate_alpha,
-                          alpha_init=config.head.alpha_init * logit_scale)
-        run_log.begin(name)
-        states[name] = head.fit(features.reshape(N * V, D), np.repeat(labels, V), text,
-                                log_epochs(head, run_log)).state()
-    return states
-
-
-def fit_auxiliary(features, labels, zero_shot, settings, run_log):
-    """AMU-Tuning's head on all crops; an image's zero-shot logits are those of MTA's feature.
-
-    Args:
-        features: array (N, V, A), unit norm.
-        labels: int array (N,).
-        zero_shot: array (N, C), logits of the training images by the original CLIP.
-        settings: the config's section `aux`.
-        run_log: `RunLog`.
-
-    Returns:
-        array (C, A), the head's weight.
-    """
-    N, V, A = features.shape
-    head = AMUHead(settings.alpha, settings.power, settings.merged_share)
-    run_log.begin("auxiliary")
-    head.fit(features.reshape(N * V, A), np.repeat(labels, V), np.repeat(zero_shot, V, axis=0),
-             settings.epochs, settings.lr,
-             lambda epoch, loss: run_log.write(epoch=epoch + 1, loss=loss))
-    return head.weight.numpy()
-
-
-def log_epochs(head, run_log):
-    """What `LPPlusPlus.fit` calls after each epoch: it logs about fifty of them."""
-    every, start = max(1, head.epochs // 50), []
-
-    def after_epoch(epoch, loss):
-        if not start:
-            start.append(head.w.numpy())
-        if (epoch + 1) % every == 0:
-            run_log.write(epoch=epoch + 1, loss=float(loss.item()),
-                          moved_head=distance([head.w.numpy()], start))
-
-    return after_epoch
 
 
 def cosine(step, n_steps, start, end):

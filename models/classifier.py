@@ -258,6 +258,9 @@ def look_at(shards, trained, config, everything):
 
     An image that cannot be decoded is seen as the mean of all texts: its labels come from the
     text alone.
+
+    Returns:
+        `Seen`; None in all processes but the first.
     """
     views = Views(trained.preprocess, config.mta.views, config.mta.scale, config.seed)
     batches = functools.partial(view_batches, views, batch_size=config.test.batch_size,
@@ -265,7 +268,7 @@ def look_at(shards, trained, config, everything):
     otherwise = unseen(trained, config, everything)
     found = shards.compute(batches, functools.partial(look, trained, config, otherwise),
                            {name: row[0] for name, row in otherwise.items()})
-    return judged(trained, found)
+    return None if found is None else judged(trained, found)
 
 
 def judged(trained, found):

@@ -5,7 +5,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 import warnings
+
+from models import parallel
 
 _CURES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room",
           errno.EACCES: "make it writable, or name another place",
@@ -43,12 +46,14 @@ def run_script(main, go_on=""):
     """Run a script's `main()`; what a user can mend ends it in one line on stderr and exit code 2.
 
     That is a `UserError`, a full disk or any other failure of a file. Ctrl-C and SIGTERM end it
-    in one line too, the interrupt's own where it has one, and exit code 130 or 143.
+    in one line too, the interrupt's own where it has one, and exit code 130 or 143. One of several
+    processes that fails ends them all.
 
     Args:
         main: function without arguments.
         go_on: what an interrupted user is told to do.
     """
+    parallel.let_first_speak()
     stopped, interrupted = [], f"interrupted{go_on and '; ' + go_on}"
 
     def stop(number, frame):
@@ -78,6 +83,8 @@ def run_script(main, go_on=""):
         if any(sign in str(error) for sign in _HALF_WRITTEN):
             _end("error: a kernel in Jittor's cache is half written, as another run was stopped "
                  "while compiling it; run the same command again", 2)
+        if parallel.size() > 1:
+            parallel.end(traceback.format_exc(), 1)
         raise
 
 
@@ -87,6 +94,8 @@ def _end_when_told():
 
 
 def _end(line, code):
+    if parallel.size() > 1:
+        parallel.end(line, code)
     print(line, file=sys.stderr)
     sys.exit(code)
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 
+from models import parallel
 from models.errors import UserError
 
 COMPILE_MINUTES = "3 to 6 minutes"
@@ -147,7 +148,7 @@ def _import_jittor(cache_path, log_path):
 def _import_in_a_process(log):
     """The exit status. In a session of its own, all its compilers can be ended at once."""
     process = subprocess.Popen([sys.executable, "-c", "import jittor"], stdout=log, stderr=log,
-                               start_new_session=True)
+                               env=parallel.environment_alone(), start_new_session=True)
     try:
         return process.wait()
     except KeyboardInterrupt:

@@ -1,7 +1,8 @@
 """Stage 2's features of images by frozen models, kept in the cache folder.
 
 Each kind lies there under a name that tells the models, the texts and the crops; so a stopped run
-goes on, and the head is fitted again without them being computed again.
+goes on, and the head is fitted again without them being computed again. All functions return None
+in all processes but the first.
 """
 
 import functools
@@ -94,13 +95,16 @@ def held_back_features(original, tuned, prompts, text, tuned_text, preprocess, s
         found = arrays_of(shards, views, encode, config.workers, "held-back images", restart)
     else:
         found = {name: np.zeros((0, width), np.float32) for name, width in widths.items()}
+    if found is None:
+        return None
     return {**found, "labels": np.array([sample.label for sample in samples], int)}
 
 
 def features_of(shards, views, encode, n_threads, description, restart):
     """The one array that `encode` makes of each image's views; see `arrays_of`."""
-    return arrays_of(shards, views, lambda pixels: {"features": encode(pixels)}, n_threads,
-                     description, restart)["features"]
+    found = arrays_of(shards, views, lambda pixels: {"features": encode(pixels)}, n_threads,
+                      description, restart)
+    return None if found is None else found["features"]
 
 
 def arrays_of(shards, views, encode, n_threads, description, restart):

@@ -4,12 +4,15 @@ import contextlib
 import fcntl
 import os
 
+from models import parallel
 from models.errors import UserError
 
 
 @contextlib.contextmanager
 def output_lock(path):
     """Hold the lock of an output; released when the process ends, however it ends.
+
+    The first of several processes holds it for all.
 
     Args:
         path: the lock file. It holds the process's number and is removed at the end, with its
@@ -19,6 +22,9 @@ def output_lock(path):
     Raises:
         UserError: another run holds it.
     """
+    if not parallel.is_first():
+        yield
+        return
     folder = os.path.dirname(os.path.abspath(path))
     made = not os.path.isdir(folder)
     os.makedirs(folder, exist_ok=True)

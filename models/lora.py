@@ -36,6 +36,7 @@ class LowRank(nn.Module):
         self.scaling = alpha / rank
         self.dropout = dropout
         self.dropping = False
+        self.random = jt.random
         n_active = sum(self.parts)
         bound = 1 / math.sqrt(width)  # Kaiming uniform with a = √5, as in the authors' code
         self.down = jt.array(np.random.uniform(
@@ -44,7 +45,8 @@ class LowRank(nn.Module):
 
     def execute(self, x):
         if self.dropping and self.dropout > 0:
-            x = nn.dropout(x, self.dropout, is_train=True)
+            kept = (self.random(x.shape) > self.dropout).int()
+            x = x * kept / (1 - self.dropout)
         low = nn.matmul_transpose(x, self.down)  # (…, D) -> (…, n_active * R)
         return nn.matmul_transpose(low, self._up_blocks()) * self.scaling
 
@@ -132,6 +134,12 @@ def set_dropout(model, active):
     """
     for layer in _layers(model).values():
         layer.dropping = active
+
+
+def draw_dropout_with(model, random):
+    """Have all additions draw dropout's numbers with a function of a shape, as `jt.random` is."""
+    for layer in _layers(model).values():
+        layer.random = random
 
 
 def merge_lora(model):

@@ -8,6 +8,8 @@ import resource
 import sys
 from pathlib import Path
 
+from models import parallel
+
 # Of what is free, the share that one pass may plan with.
 USABLE = 0.8
 _CGROUPS = (("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -25,12 +27,14 @@ def free_memory():
 def fitting(n, bytes_each, what):
     """n, halved until n pieces of `bytes_each` bytes fit into the free memory; at least 1.
 
+    The processes of one run share a machine's memory evenly.
+
     Args:
         n: pieces that are worked on at once.
         bytes_each: what each takes at most.
         what: a piece's name in the plural, for the line on stderr that tells of the halving.
     """
-    free, fits = USABLE * free_memory(), n
+    free, fits = USABLE * free_memory() / parallel.local_size(), n
     while fits > 1 and fits * bytes_each > free:
         fits = (fits + 1) // 2
     if fits < n:

@@ -11,7 +11,7 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models import jclip
+from models import jclip, parallel
 from models.errors import UserError
 from models.jclip.model import unit_norm
 
@@ -25,7 +25,7 @@ def encode_texts(model, texts, batch_size=256):
     """Unit-norm features of texts, without gradient.
 
     Equal texts are encoded once, texts of like length together: each batch works on its own
-    longest text.
+    longest text. The batches are shared among the processes, each of which must call this.
 
     Returns:
         Var (N, D).
@@ -33,11 +33,13 @@ def encode_texts(model, texts, batch_size=256):
     distinct = list(dict.fromkeys(texts))
     tokens = tokenize_prompts(model, distinct)
     order = np.argsort(tokens.argmax(axis=1), kind="stable")
-    features = np.empty((len(distinct), model.sizes.embed_dim), np.float32)
+    features = np.zeros((len(distinct), model.sizes.embed_dim), np.float32)
     with jt.no_grad():
-        for start in range(0, len(order), batch_size):
+        starts = range(0, len(order), batch_size)
+        for start in starts[parallel.rank()::parallel.size()]:
             rows = order[start:start + batch_size]
             features[rows] = unit_norm(model.encode_text(tokens[rows])).numpy()
+    features = parallel.sum_all(features)
     place = {text: i for i, text in enumerate(distinct)}
     return jt.array(features[[place[text] for text in texts]])
 
@@ -112,21 +114,26 @@ class PromptLearner(nn.Module):
         start = jt.array(self._tokens[:1, 1:1 + n_context])
         self.context = model.token_embedding(start)[0].detach().clone()
 
+    @property
+    def length(self):
+        """Tokens of the longest text."""
+        return int(self._ends.max()) + 1
+
     def text_features(self, model, context=None, rows=None):
         """Unit-norm features of classes.
 
         Args:
             model: CLIP, tuned or not; gradients reach what of it is not frozen.
             context: Var or array (M, W) in the parameter's place.
-            rows: which classes; all by default.
+            rows: which classes, a slice or integers; all by default.
 
         Returns:
             Var (C, D).
         """
         context = self.context if context is None else jt.array(context)
-        rows = np.arange(len(self._tokens)) if rows is None else np.asarray(rows)
+        rows = slice(None) if rows is None else rows
         tokens, ends = self._tokens[rows], self._ends[rows]
-        C, (M, W) = len(rows), context.shape
+        C, (M, W) = len(tokens), context.shape
         words = model.token_embedding(jt.array(tokens[:, :int(ends.max()) + 1]))  # (C, L, W)
         shared = context.unsqueeze(0).broadcast((C, M, W))
         embeddings = jt.concat([words[:, :1], shared, words[:, 1 + M:]], dim=1)

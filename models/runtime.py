@@ -25,6 +25,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from models import parallel
 from models.errors import UserError
 from models.first_import import (
     LATER_RUN_MB,
@@ -54,8 +55,8 @@ def prepare():
 
     Raises:
         UserError: a Python that is too old or too new, no C++ compiler or a broken one, no
-            Python headers, no Jittor, a home folder that cannot be written or has no space
-            left, or a compilation that failed.
+            Python headers, no Jittor, mpirun without MPI's compiler, a home folder that cannot
+            be written or has no space left, or a compilation that failed.
         KeyboardInterrupt: Ctrl-C while the core is compiled, with what to do next.
     """
     if "jittor" in sys.modules:
@@ -66,6 +67,7 @@ def prepare():
     # a virtual environment inside the checkout recompiles after every `git checkout`.
     os.environ.setdefault("cache_name", "default")
     _require_compiler()
+    _choose_mpi()
     try:
         utils = _import_jittor_utils()
         _require_headers(utils)
@@ -110,6 +112,26 @@ def _require_compiler():
     if not any(kind in os.path.basename(compiler()) for kind in JITTOR_KNOWS):
         raise UserError(f"Jittor does not know the compiler cc_path={compiler()}; set cc_path to a "
                         "g++ or clang++, or unset it")
+
+
+def _choose_mpi():
+    """Join the processes that mpirun started; one that is alone does without MPI."""
+    if parallel.size() == 1:
+        os.environ.pop("OMPI_COMM_WORLD_SIZE", None)  # mpirun -np 1, by which Jittor would know
+        os.environ.setdefault("use_mpi", "0")
+        return
+    compiler = os.environ.get("mpicc_path") or "mpicc"
+    if os.environ.get("use_mpi", "1") != "1" or shutil.which(compiler) is None:
+        raise UserError(f"mpirun has started {parallel.size()} processes, and to join them Jittor "
+                        f"needs OpenMPI's compiler ({compiler}) and use_mpi unset; install it: "
+                        "apt-get install libopenmpi-dev")
+    # mpirun itself is not bound to the cores that it may bind its processes to.
+    fair = max(1, len(os.sched_getaffinity(os.getppid())) // parallel.local_size())
+    bound = len(os.sched_getaffinity(0))
+    if bound < fair:
+        print(f"models.runtime: mpirun has bound each process to {bound} of its {fair} cores; "
+              "mpirun --bind-to none leaves it all", file=sys.stderr)
+    os.environ.setdefault("OMP_NUM_THREADS", str(min(bound, fair)))
 
 
 def _import_jittor_utils():

@@ -11,6 +11,8 @@ import zlib
 
 import numpy as np
 
+from models import parallel
+from models.errors import UserError
 from models.jclip.weights import write_atomically
 
 BATCHES = 4  # a shard; what a killed run loses at most
@@ -22,7 +24,8 @@ class Shards:
 
     A shard is known by its images' names and bytes: one whose images have changed is computed
     anew. Batches are cut at the same places whether shards are there or not, so that the
-    results are the same bytes.
+    results are the same bytes. Several processes share the shards that are missing; a later run
+    may have another number of them.
 
     Args:
         cache_dir: folder for them all.
@@ -52,7 +55,10 @@ class Shards:
                 left out where all can be.
 
         Returns:
-            {name: array (N, …)}.
+            {name: array (N, …)} in the first process, None in the others.
+
+        Raises:
+            UserError: the processes do not share `cache_dir`.
         """
         arrays = {name: np.repeat(value[None], len(self.paths), axis=0)
                   for name, value in (otherwise or {}).items()}
@@ -63,19 +69,37 @@ class Shards:
                     arrays[name] = np.zeros((len(self.paths), *values.shape[1:]), values.dtype)
                 arrays[name][rows] = values
 
-        missing = []
-        for shard, rows in enumerate(self._rows):
-            found = self._read(shard)
-            if found is None:
-                missing.append(shard)
-            else:
-                put(rows, found)
-        if not missing:
-            return arrays
+        is_missing = np.zeros(len(self._rows), np.int32)
+        if parallel.is_first():
+            for shard, rows in enumerate(self._rows):
+                found = self._read(shard)
+                if found is None:
+                    is_missing[shard] = 1
+                else:
+                    put(rows, found)
+        missing = list(np.flatnonzero(parallel.from_first(is_missing)))
         n_missing = sum(len(self._rows[shard]) for shard in missing)
-        if n_missing < len(self.paths):
+        if 0 < n_missing < len(self.paths):
             print(f"going on: {len(self.paths) - n_missing} of {len(self.paths)} images are done",
                   file=sys.stderr, flush=True)
+        own = missing[parallel.rank()::parallel.size()]
+        if own:
+            with parallel.own_work():
+                self._compute(own, batches, compute, arrays, put)
+        parallel.barrier()
+        if not parallel.is_first():
+            return None
+        for shard in sorted(set(missing) - set(own)):
+            found = self._read(shard)
+            if found is None:
+                raise UserError(f"{self._file(shard)}, which another process has written, is not "
+                                "here; set output.cache_dir to a folder that all machines share")
+            put(self._rows[shard], found)
+        return arrays
+
+    def _compute(self, missing, batches, compute, arrays, put):
+        """Fill the rows of some shards, and write each when it is done."""
+        missing = list(missing)
         rows = np.concatenate([self._rows[shard] for shard in missing])
         for indices, pixels, _ in batches([self.paths[row] for row in rows]):
             put(rows[indices], compute(pixels))
@@ -85,11 +109,11 @@ class Shards:
                 self._write(missing.pop(0), arrays)
         for shard in missing:
             self._write(shard, arrays)
-        return arrays
 
     def remove(self):
         """Remove the files."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if parallel.is_first():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _file(self, shard):
         rows = self._rows[shard]
@@ -110,14 +134,17 @@ class Shards:
 def kept_arrays(cache_dir, kind, depends_on, compute):
     """The {name: array} that `compute()` gives, or that an earlier run has kept.
 
+    Several processes compute it together.
+
     Args:
         cache_dir, kind, depends_on: see `Shards`.
     """
     path = f"{_place(cache_dir, kind, depends_on)}.npz"
     arrays = _read_arrays(path)
-    if arrays is None:
+    if parallel.sum_all(np.array([arrays is None], np.int32))[0]:
         arrays = compute()
-        _write_arrays(path, arrays)
+        if parallel.is_first():
+            _write_arrays(path, arrays)
     return arrays
 
 

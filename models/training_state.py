@@ -7,6 +7,7 @@ import warnings
 
 import jittor as jt
 
+from models import parallel
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.errors import DamagedFile
 
@@ -16,6 +17,8 @@ _MOMENTS = ("m", "values")  # AdamW's
 
 class EpochStates:
     """A folder with the newest states of a training, which is removed when all is done.
+
+    The first process alone changes it.
 
     Args:
         folder: where they lie.
@@ -44,6 +47,8 @@ class EpochStates:
 
     def save(self, epoch, content):
         """Write the state after an epoch, and remove those that are not needed any more."""
+        if not parallel.is_first():
+            return
         save_checkpoint(os.path.join(self.folder, f"epoch_{epoch:05d}.pkl"), self.made_with,
                         {"epoch": epoch, **content})
         for path in self._paths()[:-KEPT]:
@@ -51,7 +56,8 @@ class EpochStates:
 
     def remove(self):
         """Remove all states: the training is finished, or starts over."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if parallel.is_first():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _paths(self):
         return sorted(glob.glob(os.path.join(glob.escape(self.folder), "epoch_*.pkl")))

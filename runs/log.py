@@ -22,16 +22,17 @@ import time
 
 import numpy as np
 
+from models import parallel
 from models.errors import UserError
 from models.jclip.weights import write_atomically
 
 LOG_NAME = "log.jsonl"
-STAGES = ("tune", "features", "base_features", "head", "plain_head", "held_back_features",
-          "auxiliary_features", "auxiliary", "test")  # in their order
+STAGES = ("tune", "features", "base_features", "held_back_features", "auxiliary_features", "head",
+          "plain_head", "auxiliary", "test")  # in their order
 
 
 class RunLog:
-    """Appends to the log of a run folder.
+    """Appends to the log of a run folder, in the first process.
 
     Args:
         folder: the run's; it is made with the first line.
@@ -52,6 +53,8 @@ class RunLog:
             stage: one of `STAGES`.
             epochs_done: epochs of it that are kept.
         """
+        if not parallel.is_first():
+            return
         done = (STAGES.index(stage), epochs_done)
         kept = [record for record in read_log(self.folder)
                 if (STAGES.index(record["stage"]), record.get("epoch", 1)) <= done]
@@ -68,6 +71,8 @@ class RunLog:
             seconds: since the line before, where they were measured elsewhere.
             values: numbers by name.
         """
+        if not parallel.is_first():
+            return
         now = time.perf_counter() - self._start if seconds is None else self._last + seconds
         record = {"time": now, "stage": self.stage, **values, "seconds": now - self._last}
         if "images" in values:

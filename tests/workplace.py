@@ -61,6 +61,14 @@ def build(folder):
         "head": {"views": 2, "epochs": 20}, "mta": {"views": 3}}))
 
 
+def mpirun(n):
+    """The words before a command that start it n times."""
+    root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+    # The processes decide about MPI themselves, whatever this one has decided.
+    return ["env", "-u", "use_mpi", "mpirun", *root, "--oversubscribe", "--bind-to", "none", "-np",
+            str(n)]
+
+
 def run(script, folder, *arguments, config="tiny.yaml", before=()):
     """The finished process of a script with a workplace's config; `before` it stands a command."""
     return subprocess.run(
