@@ -18,7 +18,8 @@ run_script(runtime.prepare)  # before the imports below, which need Jittor and i
 from configs import config_path, load_config
 from data.views import Views, view_batches
 from models.checkpoint import config_of_run, last_own_run
-from models.classifier import answer, judged, load_trained, look, unseen
+from models.classifier import answer, judged, look, unseen
+from models.trained import load_trained
 
 
 def main():

@@ -36,10 +36,11 @@ from data.sample import ensure_sample
 from data.sources import images_to_classify
 from models import parallel
 from models.checkpoint import config_of_run, last_own_run
-from models.classifier import answer, base_logits, load_trained, look_at, text_logits
+from models.classifier import answer, look_at
 from models.jclip.weights import write_atomically
 from models.lock import output_lock
 from models.shards import Shards
+from models.trained import base_logits, load_trained, text_logits
 from models.transduction import joint_answer, joint_logits, require_mode
 from runs.gather import gather
 from runs.log import RunLog

@@ -28,16 +28,11 @@ from data.sources import images_to_classify
 from data.views import Views, view_batches
 from models.checkpoint import config_of_run
 from models.checkpoint_parts import check_parts
-from models.classifier import (
-    answer,
-    base_threshold,
-    judged,
-    load_trained,
-    scores_of,
-)
+from models.classifier import answer, judged
 from models.features import encode_views, mta_features
 from models.jclip.weights import read_pickle
 from models.prompt import PromptLearner, classifier_features, handcrafted_prompts
+from models.trained import base_threshold, load_trained, scores_of
 from prompts import PromptLibrary
 
 FIGURES = ("base", "new", "harmonic_mean")

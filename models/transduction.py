@@ -12,9 +12,10 @@ import numpy as np
 from data.report import by_logit
 from data.submission import N_LABELS
 from models.calibration import probabilities
-from models.classifier import Answers, base_logits, text_logits
+from models.classifier import Answers
 from models.errors import UserError
 from models.ood import log_odds
+from models.trained import base_logits, text_logits
 from models.transclip import transclip
 
 MODES = ("none", "few-shot", "zero-shot", "selective")

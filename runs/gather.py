@@ -4,8 +4,8 @@ import numpy as np
 
 from data.views import Views
 from models.calibration import probabilities
-from models.classifier import base_logits, text_logits
 from models.features import encode_views, mta_inlierness
+from models.trained import base_logits, text_logits
 from runs.record import crops_shown, pictures_of, telling_images, versions
 
 

@@ -1,0 +1,257 @@
+"""What train.py left, put together, and what it says of image features."""
+
+import functools
+import os
+from typing import NamedTuple
+
+import jittor as jt
+import numpy as np
+
+from data.challenge import ClassName
+from data.metrics import recall_threshold
+from models import auxiliary, jclip, lora
+from models.amu import AMUHead
+from models.calibration import fit_temperature
+from models.checkpoint import fingerprint, load_checkpoint, made_with
+from models.checkpoint_parts import check_parts
+from models.errors import UserError
+from models.lp_plus_plus import LPPlusPlus
+from models.ood import base_score
+from models.prompt import PromptLearner, class_features, classifier_features, handcrafted_prompts
+from models.shards import files_checksum, kept_arrays
+from prompts import PromptLibrary
+
+
+class Trained(NamedTuple):
+    """Both models and everything that images are compared with.
+
+    Attributes:
+        original, tuned: CLIPs. preprocess: `jclip`'s. scale: factor on cosines.
+        classes: list (C) of `ClassName`. base, new: int arrays, labels of either side.
+        zero_shot_text: Var (C, D), all classes, original CLIP.
+        enlarged_text: Var (E, D) or None, further class names, original CLIP.
+        prompt_text, queue_text: Var (C_base, D), original CLIP with the last learned prompt
+            and with the queue's; for the ablation.
+        tuned_text: Var (C_base, D), tuned CLIP with the queue's prompts. tuned_new_text: Var
+            (C_new, D), the same of the new classes, or None where they are not asked for.
+        head, plain_head: `LPPlusPlus`, the second without channel re-weighting.
+        threshold: base_score from which an image counts as base.
+        temperature, zero_shot_temperature: by which the fused and the zero-shot logits are
+            divided before the softmax.
+        support, tuned_support: arrays (N, D), the training images as the original and the
+            tuned CLIP see them. support_labels: int array (N,).
+        origin: plain values that tell everything above.
+        aux_encoder, aux_head: `auxiliary.Encoder` and `AMUHead`, or None.
+    """
+
+    original: object
+    tuned: object
+    preprocess: object
+    scale: float
+    classes: list
+    base: np.ndarray
+    new: np.ndarray
+    zero_shot_text: object
+    prompt_text: object
+    queue_text: object
+    tuned_text: object
+    head: LPPlusPlus
+    plain_head: LPPlusPlus
+    threshold: float
+    temperature: float
+    zero_shot_temperature: float
+    support: np.ndarray
+    tuned_support: np.ndarray
+    support_labels: np.ndarray
+    origin: tuple
+    enlarged_text: object = None
+    tuned_new_text: object = None
+    aux_encoder: object = None
+    aux_head: object = None
+
+
+def load_trained(config, classes=None):
+    """The original CLIP and what train.py left in the checkpoint folder.
+
+    Args:
+        config: the run's `Config`.
+        classes: list of `ClassName` that must be those trained with; None takes those.
+
+    Raises:
+        UserError: nothing was trained, or with other weights, classes or settings.
+    """
+    if min(config.fusion.to_dict().values()) < 0 or config.fusion.tuned_text <= 0:
+        raise UserError("fusion's weights must not be negative, and tuned_text must be above 0")
+    original, preprocess = jclip.load(config.clip.weights)
+    lora.freeze(original)
+    clip = fingerprint(original)
+    encoder = auxiliary.load_encoder(config.aux.weights, preprocess.image_size)
+    saved = read_checkpoints(config, original.sizes, made_with(config, clip, classes), encoder)
+    stage_1, heads, noted = (saved[name] for name in ("prompt_lora.pkl", "head.pkl", "ood.pkl"))
+    files = [os.path.join(config.output.checkpoint_dir, name) for name in saved]
+    classes, base = [ClassName(*c) for c in stage_1["classes"]], stage_1["base"]
+    new = np.setdiff1d(np.arange(len(classes)), base)
+    tuned = lora.tuned_clip(original, config.lora, stage_1["lora"], files[0])
+    aux_head = None
+    if encoder is not None:
+        aux_head = AMUHead(config.aux.alpha, config.aux.power,
+                           weight=saved["aux.pkl"]["aux_weight"])
+
+    library = PromptLibrary(config.prompts.dir)
+    prompts = handcrafted_prompts(library, classes, config.prompts)
+    names = [library.name(c) for c in classes]
+    wanted_new = new if config.transduction.mode == "selective" else new[:0]
+    n_enlarged = config.prompts.enlarged
+    enlarged = library.enlarged_prompts(classes, n_enlarged) if n_enlarged else []
+    texts_from = (clip, files_checksum(files[:1]), prompts, names, enlarged, config.prompt.to_dict(),
+                  wanted_new.tolist())
+    texts = kept_arrays(config.output.cache_dir, "text_features", texts_from, functools.partial(
+        text_features, original, tuned, prompts, names, base, wanted_new, enlarged,
+        stage_1["contexts"], config.prompt))
+    trained = Trained(
+        original, tuned, preprocess, original.scale(), classes, base, new,
+        **{name: jt.array(features) for name, features in texts.items()},
+        head=LPPlusPlus.from_state(heads["head"]),
+        plain_head=LPPlusPlus.from_state(heads["plain_head"]), threshold=0.0, temperature=1.0,
+        zero_shot_temperature=1.0, support=noted["features"], tuned_support=heads["features"],
+        support_labels=heads["labels"],
+        origin=(*texts_from, files_checksum(files), config.ood.to_dict()),
+        aux_encoder=encoder, aux_head=aux_head)
+    trained = trained._replace(threshold=base_threshold(trained, noted["features"], config.ood))
+    return calibrated(trained, saved["calibration.pkl"], config.fusion)
+
+
+def read_checkpoints(config, sizes, present, encoder):
+    """What train.py left, checked: {file name: content}.
+
+    Args:
+        config: the run's `Config`.
+        sizes: `CLIPSizes` of the original.
+        present: `made_with` of the present run.
+        encoder: auxiliary `Encoder`; None leaves out the last.
+
+    Raises:
+        UserError: one is missing or damaged, or does not fit the present run or the others.
+    """
+    present = dict(present)
+    tuned_by = ("prompts", "prompt", "lora", "train")
+    seen = ("modes", "tuned_modes") if encoder is None else ("modes", "tuned_modes", "aux_features")
+    wanted = [("prompt_lora.pkl", ("data.split", "data.setting", *tuned_by), ("lora", "contexts")),
+              ("head.pkl", (*tuned_by, "head"), ("head", "plain_head", "features")),
+              ("ood.pkl", ("prompts",), ("features",)), ("calibration.pkl", tuned_by, seen)]
+    if encoder is not None:
+        wanted.append(("aux.pkl", ("prompts", *auxiliary.SETTINGS), ("aux_weight",)))
+    saved = {}
+    for name, keys, parts in wanted:
+        path = os.path.join(config.output.checkpoint_dir, name)
+        if not os.path.isfile(path):
+            raise UserError(f"no trained weights at {path}; run train.py with this config first")
+        content = saved[name] = load_checkpoint(path, present, keys)
+        check_parts(path, content, parts, sizes, 0 if encoder is None else encoder.n_features)
+        first = saved["prompt_lora.pkl"]
+        present["classes"] = first["classes"]
+        if not np.array_equal(content["base"], first["base"]):
+            raise UserError(f"{path} has other base classes than prompt_lora.pkl; train again")
+        if name == "aux.pkl":
+            auxiliary.check_encoder(path, content, encoder)
+    for name, described in (("head.pkl", saved["ood.pkl"]["features"]),
+                            ("calibration.pkl", saved["calibration.pkl"]["modes"])):
+        labels = saved[name].get("labels")
+        if (not isinstance(labels, np.ndarray) or labels.shape != described.shape[:1]
+                or not np.isin(labels, first["base"]).all()):
+            path = os.path.join(config.output.checkpoint_dir, name)
+            raise UserError(f"{path} is damaged: its labels are no base classes; train again")
+    return saved
+
+
+def text_features(original, tuned, prompts, names, base, new, enlarged, contexts, settings):
+    """Features of everything that images are compared with: {attribute of `Trained`: array}.
+
+    Args:
+        original, tuned: CLIPs.
+        prompts: list (C) of lists of texts. names: list (C) of texts.
+        base: int array (C_base,), labels. new: the same of those for which the tuned CLIP's
+            are wanted too, may be empty.
+        enlarged: list (E) of lists of texts.
+        contexts: array (K, M, W) of the prompt queue.
+        settings: the config's section `prompt`.
+    """
+    def learned(model, contexts, labels=base):
+        learner = PromptLearner(original, [names[label] for label in labels], settings.init)
+        return classifier_features(model, learner, contexts, [prompts[label] for label in labels],
+                                   settings.queue_weight)
+
+    texts = {"zero_shot_text": class_features(original, prompts),
+             "prompt_text": learned(original, contexts[-1:]),
+             "queue_text": learned(original, contexts), "tuned_text": learned(tuned, contexts)}
+    if enlarged:
+        texts["enlarged_text"] = class_features(original, enlarged)
+    if len(new):
+        texts["tuned_new_text"] = learned(tuned, contexts, new)
+    return {name: features.numpy() for name, features in texts.items()}
+
+
+def calibrated(trained, held_back, fusion):
+    """`trained` with the temperatures that suit the images that were not trained on.
+
+    New classes have none, so that their zero-shot logits get the temperature which suits the
+    zero-shot logits of base images among base classes.
+
+    Args:
+        held_back: {'modes', 'tuned_modes': arrays (N, D), 'labels': int array (N,)}, and with an
+            auxiliary head 'aux_features': array (N, A); with no images both temperatures are 1.
+        fusion: the config's section.
+    """
+    if not len(held_back["labels"]):
+        return trained
+    columns = np.searchsorted(trained.base, held_back["labels"])
+    fused = base_logits(trained, held_back["modes"], held_back["tuned_modes"], fusion,
+                        trained.head, held_back.get("aux_features"))
+    zero_shot = text_logits(trained, held_back["modes"], trained.zero_shot_text)
+    return trained._replace(
+        temperature=fit_temperature(fused, columns),
+        zero_shot_temperature=fit_temperature(zero_shot[:, trained.base], columns))
+
+
+def base_threshold(trained, features, settings):
+    """The score from which an image counts as base: set, or found on the training images.
+
+    Args:
+        features: array (N, D), MTA features of the training images by the original CLIP.
+        settings: the config's section `ood`.
+    """
+    if settings.threshold is not None:
+        return float(settings.threshold)
+    if settings.score == "winner":
+        return 0.0  # the winning class's own side
+    return recall_threshold(scores_of(trained, jt.array(features), settings), settings.recall)
+
+
+def scores_of(trained, image_features, settings):
+    """`base_score` (B,) of original CLIP's features (B, D)."""
+    text = trained.zero_shot_text
+    return base_score(image_features, text[jt.array(trained.base)], text[jt.array(trained.new)],
+                      trained.scale, trained.enlarged_text, settings.score,
+                      settings.negative_share)
+
+
+def base_logits(trained, features, tuned_features, fusion, head, aux_features=None):
+    """Fused logits (N, C_base) of the base classes.
+
+    Without a head, of the texts alone; the auxiliary head's bias is added if it and the features
+    that it takes are there.
+    """
+    zero_shot = text_logits(trained, features, trained.zero_shot_text)[:, trained.base]
+    tuned = text_logits(trained, tuned_features, trained.tuned_text)
+    parts = [(fusion.zero_shot_text, zero_shot), (fusion.tuned_text, tuned)]
+    if head is not None:
+        parts.append((fusion.head, head.logits(tuned_features).numpy()))
+    fused = sum(weight * logits for weight, logits in parts) / sum(w for w, _ in parts)
+    if trained.aux_head is None or aux_features is None:
+        return fused
+    return fused + trained.aux_head.bias(aux_features, zero_shot)
+
+
+def text_logits(trained, features, text):
+    """Logits (N, C) of features (N, D) against texts (C, D), arrays."""
+    return trained.scale * features @ text.numpy().T
