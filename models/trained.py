@@ -103,8 +103,8 @@ def load_trained(config, classes=None):
     wanted_new = new if config.transduction.mode == "selective" else new[:0]
     n_enlarged = config.prompts.enlarged
     enlarged = library.enlarged_prompts(classes, n_enlarged) if n_enlarged else []
-    stage_1, heads, noted = map(saved.get, ("prompt_lora.pkl", "head.pkl", "ood.pkl"))
-                  wanted_new.tolist())
+    texts_from = (clip, files_checksum(files[:1]), prompts, names, enlarged,
+                  config.prompt.to_dict(), wanted_new.tolist())
     texts = kept_arrays(config.output.cache_dir, "text_features", texts_from, functools.partial(
         text_features, original, tuned, prompts, names, base, wanted_new, enlarged,
         stage_1["contexts"], config.prompt))
