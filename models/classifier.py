@@ -20,6 +20,8 @@ from models.features import encode_views, mta_features
 from models.jclip.model import unit_norm
 from models.trained import base_logits, scores_of, text_logits
 
+_BLOCK = 4096  # images
+
 
 class Seen(NamedTuple):
     """What the models made of the test images.
@@ -120,6 +122,17 @@ class Answers(NamedTuple):
 
 def answer(trained, seen, fusion):
     """`Answers` on the images that were `Seen`; `fusion` is the config's section."""
+    return Answers(*map(np.concatenate, zip(*(
+        _answer(trained, some, fusion) for some in blocks_of(seen)))))
+
+
+def blocks_of(seen):
+    """`Seen` of some images after the other, so that logits need little memory however many."""
+    for start in range(0, len(seen.scores), _BLOCK):
+        yield Seen(*(None if values is None else values[start:start + _BLOCK] for values in seen))
+
+
+def _answer(trained, seen, fusion):
     base, new = trained.base, trained.new
     zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)
     fused = base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head,

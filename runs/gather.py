@@ -4,6 +4,7 @@ import numpy as np
 
 from data.views import Views
 from models.calibration import probabilities
+from models.classifier import blocks_of
 from models.features import encode_views, mta_inlierness
 from models.trained import base_logits, text_logits
 from runs.record import crops_shown, pictures_of, telling_images, versions
@@ -18,12 +19,9 @@ def gather(images, labels, trained, seen, answers, config):
         trained, seen, answers: `models.classifier`'s; where labels are known, everything seen.
         config: the run's.
     """
-    fused = base_logits(trained, seen.modes, seen.tuned_modes, config.fusion, trained.head,
-                        seen.aux_features)
-    zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)[:, trained.new]
-    base_label = trained.base[fused.argmax(axis=1)]
-    new_label = trained.new[zero_shot.argmax(axis=1)] if len(trained.new) else base_label
-    whole = seen.modes if seen.whole is None else seen.whole
+    likeliest = map(np.concatenate, zip(*(_likeliest(trained, some, config.fusion)
+                                          for some in blocks_of(seen))))
+    base_label, new_label, zero_shot_label, whole_label = likeliest
     confidence = answers.probabilities[:, 0]
     predicted = answers.labels[:, 0]
     return {
@@ -31,32 +29,52 @@ def gather(images, labels, trained, seen, answers, config):
         "base": trained.base, "names": list(images.names), "labels": labels,
         "scores": seen.scores, "taken_for_base": seen.is_base, "threshold": trained.threshold,
         "rankings": answers.labels, "base_label": base_label, "new_label": new_label,
-        "zero_shot_label": text_logits(trained, whole, trained.zero_shot_text).argmax(axis=1),
+        "zero_shot_label": zero_shot_label,
         "confidence": confidence, "plain_confidence": answers.plain[:, 0],
         "temperature": trained.temperature,
-        "crops": look_closer(images.paths, labels, trained, seen, config),
+        "crops": look_closer(images.paths, labels, trained, seen, config, whole_label,
+                             base_label),
         "pictures": pictures_of(images.paths, predicted, labels, confidence),
         "versions": versions()}
 
 
-def look_closer(paths, labels, trained, seen, config):
-    """The crops of a few images taken for base, with MTA's inlierness (a record's 'crops')."""
+def _likeliest(trained, seen, fusion):
+    """Labels (N,): the likeliest base class, new class, class by zero-shot, and base class.
+
+    The last two are the whole image's, where that was seen.
+    """
+    base = base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head,
+                       seen.aux_features)
+    new = text_logits(trained, seen.modes, trained.zero_shot_text)[:, trained.new]
+    base_label = trained.base[base.argmax(axis=1)]
+    new_label = trained.new[new.argmax(axis=1)] if len(trained.new) else base_label
+    if seen.whole is None:
+        zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)
+        return base_label, new_label, zero_shot.argmax(axis=1), base_label
+    whole = base_logits(trained, seen.whole, seen.tuned_whole, fusion, trained.head,
+                        seen.aux_features)
+    zero_shot = text_logits(trained, seen.whole, trained.zero_shot_text)
+    return base_label, new_label, zero_shot.argmax(axis=1), trained.base[whole.argmax(axis=1)]
+
+
+def look_closer(paths, labels, trained, seen, config, before, after):
+    """The crops of a few images taken for base, with MTA's inlierness (a record's 'crops').
+
+    Args:
+        before, after: int arrays (N,), the likeliest base class without and with MTA.
+    """
     views = Views(trained.preprocess, config.mta.views, config.mta.scale, config.seed)
     taken = np.flatnonzero(seen.is_base)
     if views.n_views == 1 or not len(taken):
         return []
 
-    def logits(features, tuned_features, images):
-        aux_features = None if seen.aux_features is None else seen.aux_features[images]
+    def logits(features, tuned_features, image):
+        aux_features = None if seen.aux_features is None else seen.aux_features[image:image + 1]
         return base_logits(trained, features, tuned_features, config.fusion, trained.head,
                            aux_features)
 
-    after = logits(seen.modes[taken], seen.tuned_modes[taken], taken)
-    before = after if seen.whole is None else logits(seen.whole[taken], seen.tuned_whole[taken],
-                                                     taken)
     looked = []
-    firsts = (trained.base[each.argmax(axis=1)] for each in (before, after))
-    for row in telling_images(*firsts, labels[taken]):
+    for row in telling_images(before[taken], after[taken], labels[taken]):
         image = int(taken[row])
         pixels = views.of(paths[image])
         if pixels is None:
@@ -66,9 +84,9 @@ def look_closer(paths, labels, trained, seen, config):
         whole = encode_views(trained.original, pixels[None, :1])
         looked.append({
             "image": image, **crops_shown(pixels, inlierness[0]),
-            "before": _first(trained, logits(whole[:, 0].numpy(), features[:, 0].numpy(),
-                                             [image])),
-            "after": _first(trained, after[row:row + 1])})
+            "before": _first(trained, logits(whole[:, 0].numpy(), features[:, 0].numpy(), image)),
+            "after": _first(trained, logits(seen.modes[image:image + 1],
+                                            seen.tuned_modes[image:image + 1], image))})
     return looked
 
 
