@@ -40,7 +40,7 @@ from models.classifier import answer, look_at
 from models.jclip.weights import write_atomically
 from models.lock import output_lock
 from models.shards import Shards
-from models.trained import base_logits, load_trained, text_logits
+from models.trained import base_logits, fused_logits, load_trained, text_logits
 from models.transduction import joint_answer, joint_logits, require_mode
 from runs.gather import gather
 from runs.log import RunLog
@@ -186,8 +186,8 @@ def ablate(trained, seen, rankings, labels, fusion):
     def fused(head):
         return base_logits(trained, seen.whole, seen.tuned_whole, fusion, head)
 
-    tuned = trained, seen.modes, seen.tuned_modes, fusion, trained.head
-    new_mta = zero_shot_mta[:, trained.new]
+    with_mta = base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head)
+    last = fused_logits(trained, seen, fusion), zero_shot_mta[:, trained.new]
     rows = [
         ("zero-shot", base, new, None),
         ("+ learned prompt", text_logits(trained, seen.whole, trained.prompt_text), new, None),
@@ -195,10 +195,10 @@ def ablate(trained, seen, rankings, labels, fusion):
         ("+ LoRA", fused(None), new, None),
         ("+ head", fused(trained.plain_head), new, None),
         ("+ channel re-weighting", fused(trained.head), new, None),
-        ("+ MTA", base_logits(*tuned), new_mta, None)]
-    if seen.aux_features is not None:
-        rows.append(("+ auxiliary", base_logits(*tuned, seen.aux_features), new_mta, None))
-    rows.append(("+ OOD", *rows[-1][1:3], rankings))
+        ("+ MTA", with_mta, zero_shot_mta[:, trained.new], None)]
+    if trained.aux_head is not None:
+        rows.append(("+ auxiliary", *last, None))
+    rows.append(("+ OOD", *last, rankings))
     return ablation_table(rows, trained.base, trained.new, labels)
 
 

@@ -18,7 +18,7 @@ from data.views import Views, view_batches
 from models.calibration import probabilities
 from models.features import encode_views, mta_features
 from models.jclip.model import unit_norm
-from models.trained import base_logits, scores_of, text_logits
+from models.trained import fused_logits, scores_of, text_logits
 
 _BLOCK = 4096  # images
 
@@ -135,8 +135,7 @@ def blocks_of(seen):
 def _answer(trained, seen, fusion):
     base, new = trained.base, trained.new
     zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)
-    fused = base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head,
-                        seen.aux_features)
+    fused = fused_logits(trained, seen, fusion)
     base_first = [base[by_logit(fused)], new[by_logit(zero_shot[:, new])]]
     new_first = [base_first[1], base[by_logit(zero_shot[:, base])]]
     labels = np.where(seen.is_base[:, None], np.concatenate(base_first, axis=1),

@@ -249,7 +249,13 @@ def base_logits(trained, features, tuned_features, fusion, head, aux_features=No
     fused = sum(weight * logits for weight, logits in parts) / sum(w for w, _ in parts)
     if trained.aux_head is None or aux_features is None:
         return fused
-    return fused + trained.aux_head.bias(aux_features, zero_shot)
+    return trained.aux_head.fused(fused, aux_features, zero_shot)
+
+
+def fused_logits(trained, seen, fusion):
+    """`base_logits` of everything that was `Seen` (models/classifier.py)."""
+    return base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head,
+                       seen.aux_features)
 
 
 def text_logits(trained, features, text):

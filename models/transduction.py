@@ -15,7 +15,7 @@ from models.calibration import probabilities
 from models.classifier import Answers
 from models.errors import UserError
 from models.ood import log_odds
-from models.trained import base_logits, text_logits
+from models.trained import fused_logits, text_logits
 from models.transclip import transclip
 
 MODES = ("none", "few-shot", "zero-shot", "selective")
@@ -54,8 +54,7 @@ def joint_answer(trained, logits, mode):
 def selective_logits(trained, seen, fusion):
     """Logits (N, C): of base classes the fused ones, of new ones those of the same texts' parts."""
     logits = text_logits(trained, seen.modes, trained.zero_shot_text)
-    logits[:, trained.base] = base_logits(trained, seen.modes, seen.tuned_modes, fusion,
-                                          trained.head, seen.aux_features)
+    logits[:, trained.base] = fused_logits(trained, seen, fusion)
     if len(trained.new):
         tuned = text_logits(trained, seen.tuned_modes, trained.tuned_new_text)
         zero_shot, weight = logits[:, trained.new], fusion.zero_shot_text
@@ -82,8 +81,7 @@ def both(features, tuned_features):
 
 def log_prior(trained, seen, config):
     """log ŷ (N, C): the probability of either side times the class's among its side's."""
-    fused = base_logits(trained, seen.modes, seen.tuned_modes, config.fusion, trained.head,
-                        seen.aux_features)
+    fused = fused_logits(trained, seen, config.fusion)
     zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)[:, trained.new]
     odds = log_odds(seen.scores, trained.threshold, config.ood.score)[:, None]
     prior = np.empty((len(fused), len(trained.classes)), np.float32)

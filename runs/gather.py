@@ -6,7 +6,7 @@ from data.views import Views
 from models.calibration import probabilities
 from models.classifier import blocks_of
 from models.features import encode_views, mta_inlierness
-from models.trained import base_logits, text_logits
+from models.trained import base_logits, fused_logits, text_logits
 from runs.record import crops_shown, pictures_of, telling_images, versions
 
 
@@ -43,8 +43,7 @@ def _likeliest(trained, seen, fusion):
 
     The last two are the whole image's, where that was seen.
     """
-    base = base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head,
-                       seen.aux_features)
+    base = fused_logits(trained, seen, fusion)
     new = text_logits(trained, seen.modes, trained.zero_shot_text)[:, trained.new]
     base_label = trained.base[base.argmax(axis=1)]
     new_label = trained.new[new.argmax(axis=1)] if len(trained.new) else base_label

@@ -226,7 +226,7 @@ def trained_again_without(folder):
     (no_head, [], ["aux.pkl", "run train.py"]),
     (a_head_for_other_features, [], ["aux.pkl is damaged", "aux_weight"]),
     (trained_again_without, [], ["calibration.pkl", "train again"]),
-    (None, ["aux.alpha=2"], ["aux.alpha: 0.5 when trained, 2.0 now"])])
+    (None, ["aux.alpha=2"], ["aux.alpha: 0.06 when trained, 2.0 now"])])
 def test_what_does_not_fit_ends_testing_in_one_line(with_auxiliary, tmp_path, change, settings,
                                                     words):
     folder = tmp_path / "changed"
