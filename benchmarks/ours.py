@@ -70,12 +70,13 @@ def lengths_of(model, texts):
     return tokenize_prompts(model, texts).argmax(axis=1) + 1
 
 
-def training_step(sizes, folder):
-    """`Work` of the pair train-step: the step of train.py's `tune`, without dropout."""
+def training_step(sizes, folder, dropout=0.0):
+    """`Work` of the pair train-step: the step of train.py's `tune`, by default without dropout."""
     model = clip(sizes["model"])
     names = inputs.class_names(sizes["classes"])
     learner = PromptLearner(model, names, inputs.CONTEXT_WORDS)
-    layers = lora.apply_lora(model, "both", rank=sizes["rank"], alpha=1.0, dropout=0.0)
+    layers = lora.apply_lora(model, "both", rank=sizes["rank"], alpha=1.0, dropout=dropout)
+    lora.set_dropout(model, True)
     lora.load_lora_state(model, lora_state(sizes["model"], sizes["rank"]))
     learner.context.start_grad()
     groups = [{"params": [learner.context], "weight_decay": 0.0},

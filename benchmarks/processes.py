@@ -1,70 +1,101 @@
-"""Seconds of train.py and test.py with several processes, against one.
+"""Seconds with several processes, against one; needs OpenMPI (docs/scale.md).
 
-    python benchmarks/processes.py [--config configs/sample.yaml] [N …]
+    python benchmarks/processes.py [N …]
+    mpirun --bind-to none -np N python benchmarks/processes.py step
 
-Needs OpenMPI (docs/scale.md). Each number of processes trains stage 1 and tests in folders of its
-own, a first time so that all kernels are compiled; then all numbers take turns. Prints the times
-of each, the largest difference of the weights from those that one process has made, and how many
-of the images' lines in result.txt are others.
+The first: a short train.py and test.py on the sample set, with each number of processes in turn,
+a first time so that all kernels are compiled. Prints their seconds, the processor's in all
+processes, the largest difference of LoRA's weights from those of the first number, and how many
+lines of result.txt are others. The second: a training step of ViT-B/32 with 374 classes and 32
+images (benchmarks/pairs.py), with and without dropout, likewise, and the first process's peak
+memory.
 """
 
-import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 
-import numpy as np
-
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
+from models import parallel, runtime
+
+runtime.prepare()
+
+import numpy as np
+
+from benchmarks import ours
+from benchmarks.pairs import TRAINING
 from configs import SAMPLE
 from models.jclip.weights import read_pickle
 from tests.workplace import mpirun
 
 REPEATS = 2
-SHORT = ("train.epochs=3", "prompt.epochs=2")
+SHORT = ("train.epochs=3", "prompt.epochs=2", "head.views=4", "mta.views=4")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default=SAMPLE)
-    parser.add_argument("numbers", nargs="*", type=int, default=[1, 2])
-    arguments = parser.parse_args()
-    seconds = {}
+def scripts(numbers):
+    """Print what the first command tells."""
+    seconds, lora, lines = {}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(1 + REPEATS):
-            for n in arguments.numbers:
-                for script, *more in (("train.py",), ("test.py", "--output", f"{folder}/{n}.txt")):
-                    took = run(n, script, "--config", arguments.config, *more, *SHORT,
+            for n in numbers:
+                output = f"{folder}/{n}.txt"
+                for script, *more in (["train.py"], ["test.py", "--output", output]):
+                    took = run(n, script, "--config", SAMPLE, "--restart", *more, *SHORT,
                                f"output.checkpoint_dir={folder}/{n}",
-                               f"output.cache_dir={folder}/{n}/cache", "--restart")
+                               f"output.cache_dir={folder}/{n}/cache")
                     if turn:
                         seconds.setdefault((script, n), []).append(took)
-        for (script, n), times in sorted(seconds.items()):
-            print(f"{script}, {n} processes: {', '.join(f'{took:.1f}' for took in times)} s")
-        first = arguments.numbers[0]
-        for n in arguments.numbers[1:]:
-            ours, expected = (read_pickle(f"{folder}/{m}/prompt_lora.pkl")["lora"]
-                              for m in (n, first))
-            largest = max(np.abs(ours[name] - expected[name]).max() for name in expected)
-            lines, theirs = (open(f"{folder}/{m}.txt").readlines() for m in (n, first))
-            others = sum(line != their for line, their in zip(lines, theirs))
-            print(f"{n} processes: LoRA's weights differ by {largest:.1e} at most, "
-                  f"{others} of {len(lines)} lines")
+                lora[n] = read_pickle(f"{folder}/{n}/prompt_lora.pkl")["lora"]
+                with open(output) as file:
+                    lines[n] = file.readlines()
+    for (script, n), times in sorted(seconds.items()):
+        print(f"{script}, {n} processes: "
+              + ", ".join(f"{took:.1f} s (the processor's {of_all:.1f})" for took, of_all in times))
+    first, *others = numbers
+    for n in others:
+        largest = max(np.abs(lora[n][name] - lora[first][name]).max() for name in lora[first])
+        unlike = sum(line != other for line, other in zip(lines[n], lines[first]))
+        print(f"{n} processes: LoRA's weights differ by {largest:.1e} at most, "
+              f"{unlike} of {len(lines[n])} lines")
 
 
 def run(n, *command):
-    """Seconds of a script with n processes."""
-    start = time.perf_counter()
+    """Run a script with n processes to its end; its seconds, and the processor's in all."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run([*([] if n == 1 else mpirun(n)), sys.executable, *command], cwd=ROOT,
-                          stderr=subprocess.PIPE, text=True)
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.stderr[-2000:])
-    return time.perf_counter() - start
+    took, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def step():
+    """Print what the second command tells."""
+    for dropout in (0.0, 0.25):
+        work = ours.training_step(TRAINING, None, dropout)
+        work.run()
+        times, processor = [], time.process_time()
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            work.run()
+            times.append(time.perf_counter() - start)
+        processor = (time.process_time() - processor) / REPEATS
+        processor = parallel.sum_all(np.array([processor], np.float32))[0]
+        if parallel.is_first():
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20
+            print(f"{parallel.size()} processes, dropout {dropout}: a step "
+                  f"{', '.join(f'{took:.1f}' for took in times)} s, the processor's "
+                  f"{processor:.1f} s, peak {peak:.2f} GiB", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["step"]:
+        step()
+    else:
+        scripts([int(word) for word in sys.argv[1:]] or [1, 2])

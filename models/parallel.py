@@ -104,7 +104,7 @@ def first_then_others(work):
 def let_first_speak():
     """Silence the other processes, but for what only they know: `own_work` and `end`."""
     if not is_first():
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = sys.stderr = open(os.devnull, "w")
 
 
 @contextlib.contextmanager
