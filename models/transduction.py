@@ -66,17 +66,44 @@ def selective_logits(trained, seen, fusion):
 def transductive_logits(trained, seen, config):
     """log z (N, C) of TransCLIP, over both models' features."""
     settings = config.transduction
-    support = labels = None
-    if settings.mode == "few-shot":
-        support, labels = both(trained.support, trained.tuned_support), trained.support_labels
-    return transclip(
-        both(seen.modes, seen.tuned_modes), log_prior(trained, seen, config), support, labels,
-        settings.kl_weight, settings.support_weight, settings.affinity_weight, settings.nearest)
+    features, support = whitened(both(seen.modes, seen.tuned_modes),
+                                 both(trained.support, trained.tuned_support))
+    labels = trained.support_labels
+    if settings.mode == "zero-shot":
+        support = labels = None
+    return transclip(features, log_prior(trained, seen, config), support, labels,
+                     settings.kl_weight, settings.support_weight, settings.affinity_weight,
+                     settings.nearest)
 
 
 def both(features, tuned_features):
     """Unit-norm features (N, 2D) whose cosine is the mean of both models' cosines."""
     return np.concatenate([features, tuned_features], axis=1) / np.float32(np.sqrt(2))
+
+
+def whitened(features, support, ridge=0.1):
+    """Features without the mean and the correlations of the test images', unit norm.
+
+    CLIP's features share most of their direction, and TransCLIP's covariance is diagonal.
+
+    Args:
+        features: float32 array (N, D). support: float32 array (S, D).
+        ridge: share of the mean variance that is added to each channel's.
+
+    Returns:
+        features, support: float32 arrays of those shapes.
+    """
+    mean = features.mean(axis=0)
+    centred = features - mean
+    covariance = (centred.T @ centred).astype(np.float64) / len(features)
+    variance = ridge * np.trace(covariance) / len(covariance) + 1e-6  # one image alone has none
+    values, vectors = np.linalg.eigh(covariance + variance * np.eye(len(covariance)))
+    whitening = ((vectors / np.sqrt(values)) @ vectors.T).astype(np.float32)
+    return tuple(_unit(rows @ whitening) for rows in (centred, support - mean))
+
+
+def _unit(rows):
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def log_prior(trained, seen, config):
