@@ -50,19 +50,9 @@ from runs.record import summary_of, write_record
 def main():
     arguments = parse()
     config = settings_of(arguments)
-    data, table_path = config.data, os.path.splitext(arguments.output)[0] + ".csv"
-    if table_path == arguments.output:
-        raise UserError(f"--output {arguments.output} is the name of the table beside it; give "
-                        "another, such as result.txt")
-    if data.images is not None and arguments.images is None:
-        raise UserError(f"{data.images} was trained on; name the pictures to classify: --images "
-                        "DIR")
+    data = config.data
     own = data.images is not None or data.split is not None  # which know classes and labels
-    labels_path = arguments.labels
-    if labels_path is None and data.labels is not None and not own:
-        labels_path = os.path.join(data.root, data.labels)
-    if arguments.ablate and labels_path is None and not own:
-        raise UserError("--ablate needs --labels FILE to measure on")
+    table_path, labels_path = paths_of(arguments, data, own)
     require_mode(config.transduction)
     runtime.use_accelerator()
     if data.sample and not own:
@@ -86,10 +76,9 @@ def main():
         if seen is None:  # the first process has what all have seen
             return
         answers = one_by_one = answer(trained, seen, config.fusion)
-        joint = None
         if together:
-            joint = joint_logits(trained, seen, config)
-            answers = joint_answer(trained, joint, config.transduction.mode)
+            logits = joint_logits(trained, seen, config)
+            answers = joint_answer(trained, logits, config.transduction.mode)
             seen = seen._replace(is_base=np.isin(answers.labels[:, 0], trained.base))
         lines = [" ".join([name, *map(str, labels)]) + "\n"
                  for name, labels in zip(images.names, answers.labels)]
@@ -104,16 +93,37 @@ def main():
         print_calibration(answers, images.labels, trained.temperature)
     ablation = []
     if arguments.ablate:
-        ablation = ablate(trained, seen, one_by_one.labels, images.labels, config.fusion)
+        rows = ablation_rows(trained, seen, one_by_one.labels, config.fusion)
         if together:
-            ablation += ablation_table([("+ joint decision", joint[:, trained.base],
-                                         joint[:, trained.new], answers.labels)],
-                                       trained.base, trained.new, images.labels)
+            rows.append(("+ joint decision", logits[:, trained.base], logits[:, trained.new],
+                         answers.labels))
+        ablation = ablation_table(rows, trained.base, trained.new, images.labels)
         print_ablation(ablation)
     labels = np.full(len(lines), -1) if images.labels is None else images.labels
     record = gather(images, labels, trained, seen, answers, config)
     leave(config.output.checkpoint_dir,
           {**record, "ablation": ablation, "seconds": time.perf_counter() - start})
+
+
+def paths_of(arguments, data, own):
+    """Where the table is written and the labels lie, (path, path or None).
+
+    Args:
+        data: the config's section. own: whether the data know their labels themselves.
+    """
+    table_path = os.path.splitext(arguments.output)[0] + ".csv"
+    if table_path == arguments.output:
+        raise UserError(f"--output {arguments.output} is the name of the table beside it; give "
+                        "another, such as result.txt")
+    if data.images is not None and arguments.images is None:
+        raise UserError(f"{data.images} was trained on; name the pictures to classify: --images "
+                        "DIR")
+    labels_path = arguments.labels
+    if labels_path is None and data.labels is not None and not own:
+        labels_path = os.path.join(data.root, data.labels)
+    if arguments.ablate and labels_path is None and not own:
+        raise UserError("--ablate needs --labels FILE to measure on")
+    return table_path, labels_path
 
 
 def leave(folder, record):
@@ -177,8 +187,14 @@ def table(names, classes, answers, scores):
     return text.getvalue().encode()
 
 
-def ablate(trained, seen, rankings, labels, fusion):
-    """Top-1 as the parts are added, all from the same features: `ablation_table`."""
+def ablation_rows(trained, seen, rankings, fusion):
+    """What `ablation_table` takes, as the parts are added; all from the same features.
+
+    Args:
+        trained, seen: everything of it.
+        rankings: int array (N, K), labels as the base/new decision has them.
+        fusion: the config's section.
+    """
     zero_shot, zero_shot_mta = (text_logits(trained, features, trained.zero_shot_text)
                                 for features in (seen.whole, seen.modes))
     base, new = zero_shot[:, trained.base], zero_shot[:, trained.new]
@@ -198,8 +214,7 @@ def ablate(trained, seen, rankings, labels, fusion):
         ("+ MTA", with_mta, zero_shot_mta[:, trained.new], None)]
     if trained.aux_head is not None:
         rows.append(("+ auxiliary", *last, None))
-    rows.append(("+ OOD", *last, rankings))
-    return ablation_table(rows, trained.base, trained.new, labels)
+    return [*rows, ("+ OOD", *last, rankings)]
 
 
 def log(text):
