@@ -4,6 +4,7 @@ and checkpoints, and where the crops lie, so that PyTorch's side can cut the sam
 As everything is random, the pair says what the pipeline costs, not how well it classifies.
 """
 
+import glob
 import os
 import subprocess
 import sys
@@ -35,6 +36,8 @@ def script(sizes, folder):
     command = [sys.executable, "test.py", "--config", CONFIG, *settings, "--output", result]
 
     def run():
+        for path in glob.glob(os.path.join(folder, "text_features_*.npz")):
+            os.remove(path)  # kept by the run before; the other side computes them too
         run_logged(command, os.path.join(folder, "ours.log"))
 
     def labels():
@@ -75,6 +78,7 @@ def write_inputs(sizes, folder):
     settings = [f"data.root={root}", f"clip.weights={weights}",
                 f"output.checkpoint_dir={folder}", f"output.cache_dir={folder}",
                 f"mta.views={sizes['views']}", f"test.batch_size={sizes['batch']}",
+                f"prompts.enlarged={sizes['enlarged']}",
                 f"workers={os.environ['OMP_NUM_THREADS']}"]
     config = load_config(os.path.join(inputs.ROOT, CONFIG), settings)
     for i in range(sizes["images"]):
@@ -112,10 +116,12 @@ def write_checkpoints(sizes, config, folder):
     noted = encode_views(model, whole)[:, 0].numpy()  # (N, 1, S, S, 3) -> (N, D)
     tuned = {"lora": lora_state(sizes["model"], config.lora.rank),
              "contexts": contexts.astype(np.float32)}
-    held_back = {"modes": noted, "tuned_modes": noted, "labels": np.arange(len(noted)) % C}
+    labels = np.arange(len(noted)) % C
+    held_back = {"modes": noted, "tuned_modes": noted, "labels": labels}
     for name, content in (("prompt_lora.pkl", tuned), ("ood.pkl", {"features": noted}),
                           ("calibration.pkl", held_back),
-                          ("head.pkl", {"head": head, "plain_head": head})):
+                          ("head.pkl", {"head": head, "plain_head": head, "features": noted,
+                                        "labels": labels})):
         save_checkpoint(os.path.join(folder, name), origin, content)
 
 

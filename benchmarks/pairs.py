@@ -73,7 +73,8 @@ PAIRS = {
                   {"images": 2, "views": 4, "side": 32}, 0.2,
                   mean_difference, "grey levels of 255 on average"),
     "test": Pair(1.5, {"model": "ViT-B/32", "classes": 403, "new": 29, "images": 500,
-                       "views": 32, "batch": 16},
-                 {"model": "tiny", "classes": 12, "new": 3, "images": 6, "views": 4, "batch": 2},
+                       "views": 32, "batch": 16, "enlarged": 2},
+                 {"model": "tiny", "classes": 12, "new": 3, "images": 6, "views": 4, "batch": 2,
+                  "enlarged": 1},
                  0.01, share_unlike, "of the likeliest labels", warm_ups=0),
 }

@@ -46,8 +46,10 @@ def main(folder, model_name):
     library, settings = PromptLibrary(os.path.join(inputs.ROOT, "prompts")), config["prompts"]
     prompts = [library.prompts(c, settings["general"]) for c in classes]
     text = zero_shot_classifier(original, prompts)
-    further = zero_shot_classifier(original, library.enlarged_prompts(classes,
-                                                                      settings["enlarged"]))
+    further = text[:0]
+    if settings["enlarged"]:
+        further = zero_shot_classifier(original, library.enlarged_prompts(classes,
+                                                                          settings["enlarged"]))
     base_side, new_side = sides(text[base], text[new], further)
     tuned_text = tuned_classifier(original, tuned, [library.name(classes[c]) for c in base],
                                   [prompts[c] for c in base], tuning["contexts"],
