@@ -64,6 +64,8 @@ def main():
     print(f"| setting | value | {' | '.join(FIGURES)} |\n|{' --- |' * (2 + len(FIGURES))}")
     for key, values in CHANGES.items():
         for value in values:
+            if key.endswith("views") and value > arguments.views:
+                continue
             shares = np.array([run.measure(key, value) for run in runs])
             cells = [f"{mean:.2f} ± {spread:.2f}" for mean, spread in
                      zip(100 * shares.mean(axis=0), 100 * shares.std(axis=0))]
