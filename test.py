@@ -76,9 +76,12 @@ def main():
         if seen is None:  # the first process has what all have seen
             return
         answers = one_by_one = answer(trained, seen, config.fusion)
+        temperature = trained.temperature
         if together:
+            if config.transduction.mode != "selective":
+                temperature = 1.0  # TransCLIP's assignments are probabilities as they are
             logits = joint_logits(trained, seen, config)
-            answers = joint_answer(trained, logits, config.transduction.mode)
+            answers = joint_answer(logits, temperature)
             seen = seen._replace(is_base=np.isin(answers.labels[:, 0], trained.base))
         lines = [" ".join([name, *map(str, labels)]) + "\n"
                  for name, labels in zip(images.names, answers.labels)]
@@ -90,7 +93,7 @@ def main():
     if images.labels is not None:
         print_report(trained.classes, trained.base, answers.labels, seen.scores, seen.is_base,
                      images.labels)
-        print_calibration(answers, images.labels, trained.temperature)
+        print_calibration(answers, images.labels, temperature)
     ablation = []
     if arguments.ablate:
         rows = ablation_rows(trained, seen, one_by_one.labels, config.fusion)
@@ -102,7 +105,8 @@ def main():
     labels = np.full(len(lines), -1) if images.labels is None else images.labels
     record = gather(images, labels, trained, seen, answers, config)
     leave(config.output.checkpoint_dir,
-          {**record, "ablation": ablation, "seconds": time.perf_counter() - start})
+          {**record, "temperature": temperature, "ablation": ablation,
+           "seconds": time.perf_counter() - start})
 
 
 def paths_of(arguments, data, own):

@@ -10,6 +10,7 @@ import functools
 import numpy as np
 
 from data.views import Views, view_batches
+from models import parallel
 from models.features import encode_views, mta_features
 from models.shards import Shards, files_checksum
 
@@ -95,7 +96,7 @@ def held_back_features(original, tuned, prompts, text, tuned_text, preprocess, s
         found = arrays_of(shards, views, encode, config.workers, "held-back images", restart)
     else:
         found = {name: np.zeros((0, width), np.float32) for name, width in widths.items()}
-    if found is None:
+    if not parallel.is_first():
         return None
     return {**found, "labels": np.array([sample.label for sample in samples], int)}
 

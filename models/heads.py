@@ -64,7 +64,9 @@ def fit_heads(stage_1, stage_1_path, challenge, library, learner, prompts, label
     contents = {"ood.pkl": {"features": noted}, "calibration.pkl": held_back}
     if encoder is not None:
         zero_shot = original.scale() * noted @ base_text.numpy().T
-        weight = fit_auxiliary(aux_features, labels, zero_shot, config.aux, run_log)
+        # The first process is alone here; Jittor's optimizers would wait for the others.
+        weight = jt.single_process_scope()(fit_auxiliary)(aux_features, labels, zero_shot,
+                                                          config.aux, run_log)
         contents["aux.pkl"] = {"aux_weight": weight, "aux_encoder": encoder.fingerprint}
     # The last to be written: it tells that all are there.
     return {**contents, "head.pkl": {**heads, "features": support,

@@ -74,7 +74,8 @@ def log_odds(scores, threshold, score):
     """
     if score == "mcm":
         scores, threshold = (np.log(p) - np.log1p(-p) for p in (scores, threshold))
-    return scores - threshold
+    # Without new classes all scores are infinite, and so is a threshold found on them.
+    return scores - (threshold if np.isfinite(threshold) else 0.0)
 
 
 def _log_sum(logits):

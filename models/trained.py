@@ -115,7 +115,7 @@ def load_trained(config, classes=None):
         plain_head=LPPlusPlus.from_state(heads["plain_head"]), threshold=0.0, temperature=1.0,
         zero_shot_temperature=1.0, support=noted["features"], tuned_support=heads["features"],
         support_labels=heads["labels"],
-        origin=(*texts_from, files_checksum(files), config.ood.to_dict()),
+        origin=(*texts_from, files_checksum(files), config.ood.to_dict(), config.aux.views),
         aux_encoder=encoder, aux_head=aux_head)
     trained = trained._replace(threshold=base_threshold(trained, noted["features"], config.ood))
     return calibrated(trained, saved["calibration.pkl"], config.fusion)
@@ -161,6 +161,10 @@ def read_checkpoints(config, sizes, present, encoder):
                 or not np.isin(labels, first["base"]).all()):
             path = os.path.join(config.output.checkpoint_dir, name)
             raise UserError(f"{path} is damaged: its labels are no base classes; train again")
+    if len(saved["head.pkl"]["features"]) != len(saved["head.pkl"]["labels"]):
+        path = os.path.join(config.output.checkpoint_dir, "head.pkl")
+        raise UserError(f"{path} is damaged: its features are not those of its labels; train "
+                        "again")
     return saved
 
 

@@ -146,8 +146,8 @@ def nearest_others(features, support, n_nearest):
     N, n_others = len(features), len(features) + len(support) - 1
     k = min(n_nearest, n_others)
     indices, cosines = np.empty((N, k), np.int32), np.empty((N, k), np.float32)
-    everything = np.concatenate([features, support])
-    size = max(1, _BLOCK_BYTES // everything[:, 0].nbytes)
+    everything = jt.array(np.concatenate([features, support]))  # once, not for each block
+    size = max(1, _BLOCK_BYTES // (4 * (N + len(support))))
     for start in range(0, N, size):
         block = _product(features[start:start + size], everything)
         rows = np.arange(len(block))
@@ -160,7 +160,7 @@ def nearest_others(features, support, n_nearest):
 
 
 def _product(a, b):
-    """a bᵀ of arrays, on Jittor's device."""
+    """a bᵀ of arrays or Vars, on Jittor's device."""
     with jt.no_grad():
         return nn.matmul_transpose(jt.array(a), jt.array(b)).numpy()
 

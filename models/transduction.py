@@ -39,13 +39,8 @@ def joint_logits(trained, seen, config):
     return transductive_logits(trained, seen, config)
 
 
-def joint_answer(trained, logits, mode):
-    """`Answers` in the order of `joint_logits`.
-
-    'selective' gets the temperature of base images; TransCLIP's assignments are probabilities
-    as they are, for which none was fitted.
-    """
-    temperature = trained.temperature if mode == "selective" else 1.0
+def joint_answer(logits, temperature):
+    """`Answers` in the order of `joint_logits` (N, C), with a temperature for probabilities."""
     labels = by_logit(logits)[:, :N_LABELS]
     return Answers(labels, *(np.take_along_axis(probabilities(logits, each), labels, axis=1)
                              for each in (temperature, 1.0)))

@@ -16,7 +16,8 @@ def gather(images, labels, trained, seen, answers, config):
     Args:
         images: with `paths` and `names`, lists (N).
         labels: int array (N,), -1 where unknown.
-        trained, seen, answers: `models.classifier`'s; where labels are known, everything seen.
+        trained: `models.trained.Trained`. seen, answers: `models.classifier`'s; where labels are
+            known, everything seen.
         config: the run's.
     """
     likeliest = map(np.concatenate, zip(*(_likeliest(trained, some, config.fusion)

@@ -72,6 +72,15 @@ def test_processes_make_what_one_makes(place, n):
 
 
 @with_mpi
+def test_the_auxiliary_head_is_one_processes(place):
+    settings = [f"aux.weights={place / 'clip.pkl'}", "aux.epochs=5"]
+    theirs, ours = (train_and_test(place, n, "auxiliary", *settings) for n in (1, 2))
+    assert largest_difference(*(read_pickle(str(each / "aux.pkl"))
+                                for each in (ours, theirs))) < 1e-5
+    assert (ours / "result.txt").read_bytes() == (theirs / "result.txt").read_bytes()
+
+
+@with_mpi
 def test_more_processes_than_images(place):
     settings = ["data.shots=1", "data.val_shots=0", f"data.test_dir={place / 'few'}"]
     theirs, ours = (train_and_test(place, n, "few", *settings) for n in (1, 5))

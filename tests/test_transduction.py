@@ -57,7 +57,7 @@ def test_without_new_classes_all_is_base():
     trained.base = np.arange(6)
     trained.tuned_text = trained.zero_shot_text
     trained.head = SimpleNamespace(logits=lambda features: jt.array(features[:, :6]))
-    seen = seen._replace(scores=np.full(9, np.inf))
+    seen, trained.threshold = seen._replace(scores=np.full(9, np.inf)), np.inf
     np.testing.assert_allclose(np.exp(log_prior(trained, seen, config)).sum(axis=1), 1, atol=1e-5)
 
 
