@@ -85,11 +85,13 @@ def test_layer_norm_is_exact_where_the_mean_is_large(kernels):
     np.testing.assert_allclose(layer_norm.LayerNorm(64)(jt.array(x)).numpy(), expected, atol=1e-3)
 
 
-def test_softmax_residuals(kernels):
-    logits, labels = 20 * normal(6, 5), np.array([0, 4, 2, 2, 1, 3], np.int32)
-    losses, residuals = lp_plus_plus._softmax_residuals(jt.array(logits), jt.array(labels))
-    e = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+@pytest.mark.parametrize("n", [6, 600])  # the kernel works on 256 rows at a time
+def test_residual_sums(kernels, n):
+    features, weights, labels = normal(n, 9), 3 * normal(5, 9), np.arange(n, dtype=np.int32) % 5
+    losses, sums = lp_plus_plus._residual_sums(*map(jt.array, (features, weights, labels)))
+    logits = features.astype(np.float64) @ weights.T
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
     p = e / e.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(residuals.numpy(), p - np.eye(5)[labels], atol=1e-6)
-    np.testing.assert_allclose(losses.numpy(), -np.log(p[np.arange(6), labels]), rtol=1e-5,
-                               atol=1e-6)
+    np.testing.assert_allclose(sums.numpy(), (p - np.eye(5)[labels]).T @ features, atol=1e-4)
+    np.testing.assert_allclose(losses.numpy(), -np.log(p[np.arange(n), labels]), rtol=1e-5,
+                               atol=1e-5)

@@ -65,7 +65,7 @@ def read_weights(path, activation=None):
                         f"{', '.join(ACTIVATIONS)}")
     state, known, kind = read_state(path)
     said, heads = _config_beside(path)
-    activation = activation or known or said
+    activation = activation or (said if known is None else known)
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise UserError(
             f"{path} does not tell which GELU its model has; put the model's config.json beside "
