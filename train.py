@@ -106,9 +106,8 @@ def main():
             require_finished(states)
             stage_1 = load_checkpoint(stage_1_path, origin, STAGE_1)
             check_parts(stage_1_path, stage_1, ("lora", "contexts"), model.sizes)
-            contents = fit_heads(stage_1, stage_1_path, challenge, library, learner, prompts,
-                                 labels, encoder, origin["clip"], config, arguments.restart,
-                                 run_log)
+            contents = fit_heads(stage_1, stage_1_path, challenge, library, learner, labels,
+                                 encoder, origin["clip"], config, arguments.restart, run_log)
             if parallel.is_first():
                 for name, content in contents.items():
                     save_checkpoint(os.path.join(folder, name), origin, content)

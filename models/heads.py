@@ -21,14 +21,14 @@ from models.prompt import class_features, classifier_features, handcrafted_promp
 from runs.log import distance
 
 
-def fit_heads(stage_1, stage_1_path, challenge, library, learner, prompts, labels, encoder, clip,
-              config, restart, run_log):
+def fit_heads(stage_1, stage_1_path, challenge, library, learner, labels, encoder, clip, config,
+              restart, run_log):
     """Stage 2: what is fitted to, and noted of, the frozen models' features of the images.
 
     Args:
         stage_1: content of its checkpoint, which lies at `stage_1_path`.
         challenge: `Challenge`. library: `PromptLibrary`.
-        learner: `PromptLearner` of the base classes. prompts: list (C) of lists of their texts.
+        learner: `PromptLearner` of the base classes.
         labels: int array (N,), 0 … C-1.
         encoder: auxiliary `Encoder`, or None.
         clip: `fingerprint` of the original weights.
@@ -41,6 +41,7 @@ def fit_heads(stage_1, stage_1_path, challenge, library, learner, prompts, label
     tuned = lora.tuned_clip(original, config.lora, stage_1["lora"], stage_1_path)
     paths = [sample.path for sample in challenge.train]
     all_prompts = handcrafted_prompts(library, challenge.classes, config.prompts)
+    prompts = [all_prompts[label] for label in challenge.base]
     tuned_text = classifier_features(tuned, learner, stage_1["contexts"], prompts,
                                      config.prompt.queue_weight)
     text = class_features(original, all_prompts)

@@ -11,7 +11,7 @@ from runs.record import crops_shown, pictures_of, telling_images, versions
 
 
 def gather(images, labels, trained, seen, answers, config):
-    """A record (`runs.record`) but for the ablation and the time.
+    """A record (`runs.record`) but for the temperature, the ablation and the time.
 
     Args:
         images: with `paths` and `names`, lists (N).
@@ -32,7 +32,6 @@ def gather(images, labels, trained, seen, answers, config):
         "rankings": answers.labels, "base_label": base_label, "new_label": new_label,
         "zero_shot_label": zero_shot_label,
         "confidence": confidence, "plain_confidence": answers.plain[:, 0],
-        "temperature": trained.temperature,
         "crops": look_closer(images.paths, labels, trained, seen, config, whole_label,
                              base_label),
         "pictures": pictures_of(images.paths, predicted, labels, confidence),
@@ -45,11 +44,11 @@ def _likeliest(trained, seen, fusion):
     The last two are the whole image's, where that was seen.
     """
     base = fused_logits(trained, seen, fusion)
-    new = text_logits(trained, seen.modes, trained.zero_shot_text)[:, trained.new]
+    zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)
+    new = zero_shot[:, trained.new]
     base_label = trained.base[base.argmax(axis=1)]
     new_label = trained.new[new.argmax(axis=1)] if len(trained.new) else base_label
     if seen.whole is None:
-        zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)
         return base_label, new_label, zero_shot.argmax(axis=1), base_label
     whole = base_logits(trained, seen.whole, seen.tuned_whole, fusion, trained.head,
                         seen.aux_features)

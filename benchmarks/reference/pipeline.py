@@ -8,8 +8,8 @@ MTA, the base/new score; for base images the tuned CLIP's features, MTA and the 
 """
 
 import copy
+import importlib.util
 import os
-import pickle
 import subprocess
 import sys
 
@@ -84,9 +84,14 @@ def main(folder, model_name):
 
 
 def read(folder, name):
-    """The object in one of the files that our own side has just written; no foreign pickle."""
+    """The object in one of the files that our own side has written, nothing of which is run."""
+    # By its path, as the package around it needs what PyTorch's environment lacks.
+    spec = importlib.util.spec_from_file_location(
+        "unpickle", os.path.join(inputs.ROOT, "models", "jclip", "unpickle.py"))
+    unpickle = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(unpickle)
     with open(os.path.join(folder, name), "rb") as file:
-        return pickle.load(file)
+        return unpickle.load(file)
 
 
 def merged(model, lora):
