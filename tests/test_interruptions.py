@@ -118,8 +118,9 @@ def test_a_damaged_state_is_left_out_with_a_warning(workplace):
     wait_for(process, "epoch 4: loss")
     process.kill()
     process.communicate()
-    states = sorted((workplace / "weights" / "unfinished").iterdir())
-    assert len(states) == 2
+    # Killed inside the next write, it also leaves a temporary file or the state before the last two.
+    states = sorted((workplace / "weights" / "unfinished").glob("epoch_*.pkl"))
+    assert len(states) >= 2
     content = bytearray(states[-1].read_bytes())
     content[len(content) // 2] ^= 1
     states[-1].write_bytes(content)
