@@ -31,7 +31,7 @@ from configs import config_path, format_config, load_config, own_pictures_config
 from data.sample import ensure_sample
 from data.sources import load_data
 from data.views import Views, decode, read_ahead, view_batches
-from models import auxiliary, jclip, lora, parallel
+from models import auxiliary, jclip, lora, parallel, shared_batch
 from models.checkpoint import fingerprint, load_checkpoint, made_with, save_checkpoint
 from models.checkpoint_parts import check_parts
 from models.heads import fit_heads
@@ -44,7 +44,6 @@ from models.prompt import (
     handcrafted_prompts,
     tokenize_prompts,
 )
-from models.shared_batch import encode_together
 from models.training_state import EpochStates, load_optimizer_state, optimizer_state
 from prompts import PromptLibrary
 from runs.log import RunLog, distance
@@ -198,7 +197,9 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states, run
     logit_scale = model.scale()
     epoch_steps = math.ceil(len(labels) / settings.batch_size)
 
-    lora.set_dropout(model, True)
+    longest = max(int(rows.argmax(axis=1).max()) + 1 for rows in tokens)
+    at_once = shared_batch.fitting_batch(settings.batch_size, model.sizes.bytes_to_train(
+        settings.batch_size, len(tokens) * (learner.length + longest)))
     run_log.begin("tune", first)
     for epoch in range(first, n_epochs):
         if epoch >= config.prompt.epochs:
@@ -206,7 +207,6 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states, run
         # Every epoch has its own seed, so that one who goes on here draws the same.
         random = np.random.RandomState([config.seed, epoch])
         order = random.permutation(len(labels))
-        jt.set_seed(random.randint(2 ** 30))  # dropout's, the same in every process
         losses, n_correct = [], 0
         batches = view_batches(views, [paths[i] for i in order], settings.batch_size,
                                config.workers, f"epoch {epoch + 1}/{n_epochs}",
@@ -219,11 +219,9 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states, run
                                          config.lora.min_lr)
             targets = labels[order[indices]]
             drawn = np.stack([rows[random.randint(len(rows))] for rows in tokens])
-            loss, logits = step_loss(model, learner, normalise(pixels[:, 0]), drawn, targets,
-                                     logit_scale)
-            optimizer.step(loss)
-            if parallel.size() > 1:
-                jt.sync_all()  # the gradients' sums are to be taken before the next features'
+            loss, logits = training_step(
+                optimizer, model, learner, normalise(pixels[:, 0]), drawn, targets, logit_scale,
+                seed=[config.seed, step], n_parts=math.ceil(len(targets) / at_once))
             losses.append(float(loss.item()))
             n_correct += int((logits.numpy().argmax(axis=1) == targets).sum())
             bar.set_postfix(loss=f"{np.mean(losses):.3f}")
@@ -270,33 +268,33 @@ def require_finished(states):
                         f"{state['n_epochs']}; finish it first: train.py --stage 1")
 
 
-def step_loss(model, learner, images, drawn, targets, logit_scale):
-    """The loss of a batch: the mean over the learned and a handcrafted prompt of each class.
-
-    Where there are several processes, each encodes a share of the images and of the texts.
+def training_step(optimizer, model, learner, images, drawn, targets, logit_scale, seed, n_parts=1):
+    """One step on the mean loss over the learned and a handcrafted prompt of each class.
 
     Args:
+        optimizer: of the learned prompt and LoRA.
         model: CLIP. learner: `PromptLearner` of the classes.
         images: Var (B, 3, S, S).
         drawn: int32 array (C, L), tokens of the handcrafted prompts.
         targets: int array (B,).
         logit_scale: float.
+        seed: list of integers, of dropout in this step.
+        n_parts: in how many parts images and texts are encoded; more take less memory.
 
     Returns:
         loss: Var (1,), cross-entropy.
         logits: Var (B, C), the sum of both prompts'.
     """
-    C, longest = len(drawn), int(drawn.argmax(axis=1).max()) + 1
-    image_features = encode_together(
-        model, lambda rows: unit_norm(model.encode_image(images[rows])), len(images))
-    learned = encode_together(
-        model, lambda rows: learner.text_features(model, rows=rows), C, learner.length)
-    handcrafted = encode_together(
-        model, lambda rows: unit_norm(model.encode_text(drawn[rows])), C, longest)
-    logits = [logit_scale * nn.matmul_transpose(image_features, text_features)
-              for text_features in (learned, handcrafted)]  # (B, C)
-    loss = sum(nn.cross_entropy_loss(each, jt.array(targets)) for each in logits) / 2
-    return loss, sum(logits)
+    def loss_of(image_features, *features_of_texts):
+        logits = [logit_scale * nn.matmul_transpose(image_features, text_features)
+                  for text_features in features_of_texts]  # (B, C)
+        loss = sum(nn.cross_entropy_loss(each, jt.array(targets)) for each in logits) / 2
+        return loss, sum(logits)
+
+    passes = [(len(images), lambda rows: unit_norm(model.encode_image(images[rows]))),
+              (len(drawn), lambda rows: learner.text_features(model, rows=rows)),
+              (len(drawn), lambda rows: unit_norm(model.encode_text(drawn[rows])))]
+    return shared_batch.step(optimizer, model, passes, loss_of, seed, n_parts)
 
 
 def cosine(step, n_steps, start, end):

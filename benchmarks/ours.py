@@ -25,7 +25,7 @@ from models.jclip.sizes import sizes_of
 from models.lp_plus_plus import LPPlusPlus
 from models.mta import mta
 from models.prompt import PromptLearner, class_features, tokenize_prompts
-from train import step_loss
+from train import training_step as step_of_training
 
 
 def clip(model):
@@ -76,7 +76,6 @@ def training_step(sizes, folder, dropout=0.0):
     names = inputs.class_names(sizes["classes"])
     learner = PromptLearner(model, names, inputs.CONTEXT_WORDS)
     layers = lora.apply_lora(model, "both", rank=sizes["rank"], alpha=1.0, dropout=dropout)
-    lora.set_dropout(model, True)
     lora.load_lora_state(model, lora_state(sizes["model"], sizes["rank"]))
     learner.context.start_grad()
     groups = [{"params": [learner.context], "weight_decay": 0.0},
@@ -88,8 +87,7 @@ def training_step(sizes, folder, dropout=0.0):
     drawn, scale = tokenize_prompts(model, texts), model.scale()
 
     def run():
-        loss, _ = step_loss(model, learner, batch, drawn, labels, scale)
-        optimizer.step(loss)
+        loss, _ = step_of_training(optimizer, model, learner, batch, drawn, labels, scale, [0])
         jt.sync([learner.context, *lora.parameters(layers)])
         return loss.item()
 

@@ -5,7 +5,9 @@ random, B (D, R) zero. On which weights of CLIP: Zanella and Ben Ayed 2024, arXi
 Departure: q, k and v of a block share one dropout mask, which is one pass over x, not three.
 """
 
+import contextlib
 import copy
+import functools
 import math
 
 import jittor as jt
@@ -14,6 +16,7 @@ from jittor import nn
 
 from models.errors import UserError
 from models.jclip.weights import check_state
+from models.streams import streams, uniform
 
 _PARTS = ("q", "k", "v")
 
@@ -35,8 +38,7 @@ class LowRank(nn.Module):
         self.rank = rank
         self.scaling = alpha / rank
         self.dropout = dropout
-        self.dropping = False
-        self.random = jt.random
+        self.streams = None  # `dropout_drawn` puts a function of a shape here
         n_active = sum(self.parts)
         bound = 1 / math.sqrt(width)  # Kaiming uniform with a = √5, as in the authors' code
         self.down = jt.array(np.random.uniform(
@@ -44,9 +46,9 @@ class LowRank(nn.Module):
         self.up = jt.zeros((n_active, width, rank))
 
     def execute(self, x):
-        if self.dropping and self.dropout > 0:
-            kept = (self.random(x.shape) > self.dropout).int()
-            x = x * kept / (1 - self.dropout)
+        if self.streams is not None and self.dropout > 0:
+            numbers = uniform(self.streams(x.shape[:-1]), x.shape[-1])
+            x = x * (numbers >= self.dropout) / (1 - self.dropout)
         low = nn.matmul_transpose(x, self.down)  # (…, D) -> (…, n_active * R)
         return nn.matmul_transpose(low, self._up_blocks()) * self.scaling
 
@@ -127,19 +129,25 @@ def parameters(layers):
     return [p for layer in layers for p in (layer.down, layer.up)]
 
 
-def set_dropout(model, active):
-    """Switch the dropout of all additions on (training) or off.
+@contextlib.contextmanager
+def dropout_drawn(model, seed, rows):
+    """Switch the dropout of all additions on, for what is encoded inside.
 
-    `Module.train()` and `eval()` would do more: they change which weights are frozen.
+    Its numbers depend on the seed, the addition and the place in the batch alone (models/
+    streams.py): whoever encodes a row, alone or again, drops the same.
+
+    Args:
+        seed: list of integers, of this step and encoder.
+        rows: slice, which rows of the batch are encoded.
     """
-    for layer in _layers(model).values():
-        layer.dropping = active
-
-
-def draw_dropout_with(model, random):
-    """Have all additions draw dropout's numbers with a function of a shape, as `jt.random` is."""
-    for layer in _layers(model).values():
-        layer.random = random
+    layers = _layers(model).values()
+    for i, layer in enumerate(layers):
+        layer.streams = functools.partial(streams, [*seed, i], rows)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.streams = None
 
 
 def merge_lora(model):

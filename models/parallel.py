@@ -49,9 +49,14 @@ def environment_alone():
 
 def share(n):
     """The rows of n, as a slice, that this process works on; none where n is too small."""
-    each, more = divmod(n, size())
-    start = rank() * each + min(rank(), more)
-    return slice(start, start + each + (rank() < more))
+    return shares(n, size())[rank()]
+
+
+def shares(n, k):
+    """The rows of n as k slices, one after the other and as even as can be."""
+    each, more = divmod(n, k)
+    ends = [i * each + min(i, more) for i in range(k + 1)]
+    return [slice(start, end) for start, end in zip(ends, ends[1:])]
 
 
 def sum_all(array):

@@ -118,7 +118,7 @@ def test_a_damaged_state_is_left_out_with_a_warning(workplace):
     wait_for(process, "epoch 4: loss")
     process.kill()
     process.communicate()
-    # Killed inside the next write, it also leaves a temporary file or the state before the last two.
+    # Killed inside the next write, it also leaves a temporary file or the state before those two.
     states = sorted((workplace / "weights" / "unfinished").glob("epoch_*.pkl"))
     assert len(states) >= 2
     content = bytearray(states[-1].read_bytes())

@@ -9,12 +9,12 @@ from models.errors import UserError
 from models.jclip.weights import write_pickle
 from models.lora import (
     apply_lora,
+    dropout_drawn,
     freeze,
     load_lora_state,
     lora_state,
     merge_lora,
     parameters,
-    set_dropout,
     tuned_clip,
 )
 from tests.conftest import shapes_of
@@ -68,11 +68,11 @@ def test_addition_is_scaled_b_a_x():
 def test_only_the_additions_are_trained(small_clip, images, tokens):
     frozen = {n: p.numpy().copy() for n, p in small_clip.named_parameters()}
     layers = apply_lora(small_clip, dropout=0.5)
-    set_dropout(small_clip, True)
     optimizer = jt.optim.AdamW(parameters(layers), lr=1e-2)
     starts = [p.numpy().copy() for p in parameters(layers)]
-    for _ in range(3):
-        image, text = small_clip(images, tokens)
+    for i in range(3):
+        with dropout_drawn(small_clip, [i], slice(0, 3)):
+            image, text = small_clip(images, tokens)
         optimizer.step((image - text).abs().mean() + image[:, 0].mean())
     after = dict(small_clip.named_parameters())
     for name, value in frozen.items():
@@ -102,14 +102,20 @@ def test_gradients_are_those_of_finite_differences(small_clip, images):
         np.testing.assert_allclose((gradient * step).sum(), slope, rtol=2e-2)
 
 
-def test_dropout_only_while_it_is_on(small_clip, images, tokens):
-    jt.set_global_seed(5)
+def test_dropout_is_on_inside_alone_and_drawn_by_place(small_clip, images, tokens):
     randomise(apply_lora(small_clip, dropout=0.5))
     calm = features_of(small_clip, images, tokens)
-    set_dropout(small_clip, True)
-    assert np.abs(features_of(small_clip, images, tokens) - calm).max() > 1e-3
-    set_dropout(small_clip, False)
+
+    def dropped(seed, rows):
+        with dropout_drawn(small_clip, seed, rows):
+            return features_of(small_clip, images[rows], tokens[rows])
+
+    whole = dropped([7], slice(0, 3))
+    assert np.abs(whole - calm).max() > 1e-3
     np.testing.assert_array_equal(features_of(small_clip, images, tokens), calm)
+    assert np.abs(dropped([8], slice(0, 3)) - whole).max() > 1e-3
+    # The rows from the second on, alone; the kernels' sums may go another way.
+    np.testing.assert_allclose(dropped([7], slice(1, 3)), whole[[1, 2, 4, 5]], atol=1e-5)
 
 
 @pytest.mark.parametrize("positions, blocks", [

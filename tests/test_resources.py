@@ -13,6 +13,7 @@ import pytest
 from data import sample
 from models import features, memory
 from models.errors import UserError
+from models.jclip.weights import read_pickle
 from models.lock import output_lock
 from models.shards import BATCHES, Shards
 from tests.workplace import ROOT
@@ -53,12 +54,31 @@ def test_halved_batches_give_the_same_features(small_clip, monkeypatch):
 def test_with_little_memory_the_result_stays_the_same(folder, tmp_path):
     code = ("import runpy, sys; from models import memory; memory.free_memory = lambda: 200_000; "
             "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')")
-    done = subprocess.run(
-        [sys.executable, "-c", code, "test.py", "--config", str(folder / "tiny.yaml"),
-         "--output", str(tmp_path / "r.txt")], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "views at a time instead of" in done.stderr
+
+    def run(script, *more):
+        done = subprocess.run(
+            [sys.executable, "-c", code, script, "--config", str(folder / "tiny.yaml"), *more,
+             f"output.checkpoint_dir={tmp_path}/weights", f"output.cache_dir={tmp_path}/cache"],
+            cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stderr
+
+    assert "0.0 GB of memory are free: 1 images (and texts likewise) at a time instead of 4" in (
+        run("train.py"))
+    assert "views at a time instead of" in run("test.py", "--output", str(tmp_path / "r.txt"))
     assert (tmp_path / "r.txt").read_bytes() == (folder / "first.txt").read_bytes()
+    # Sums of fewer rows at a time round otherwise, by no more than this.
+    lora, in_parts = (read_pickle(str(path / "prompt_lora.pkl"))["lora"]
+                      for path in (folder / "weights", tmp_path / "weights"))
+    assert max(np.abs(lora[name] - in_parts[name]).max() for name in lora) < 1e-6
+
+
+def test_a_training_step_takes_no_more_memory_than_planned_with():
+    """And not much less, or batches would be halved for nothing: in a process of its own."""
+    planned, taken = map(int, subprocess.run(
+        [sys.executable, "-m", "tests.step_memory"], cwd=ROOT, check=True, capture_output=True,
+        text=True).stdout.split())
+    assert 0.5 * planned < taken < planned
 
 
 # Disks and folders

@@ -52,6 +52,22 @@ class CLIPSizes(NamedTuple):
             values = 3 * pixels + 16 * n_tokens * self.vision.width
         return 4 * values
 
+    def bytes_to_train(self, n_images, n_text_tokens):
+        """Memory that a step of LoRA's training takes at most for its images and texts.
+
+        Of a token each block of a transformer leaves for the gradient at most 13 times its
+        width (measured: 11 to 12); a ResNet has no LoRA, and so no gradient.
+
+        Args:
+            n_images: images of the batch.
+            n_text_tokens: texts times their tokens.
+        """
+        values = n_text_tokens * self.text.layers * self.text.width
+        if not isinstance(self.vision, ResNetSizes):
+            n_tokens = 1 + (self.image_size // self.patch_size) ** 2
+            values += n_images * n_tokens * self.vision.layers * self.vision.width
+        return n_images * self.bytes_per_image + 4 * 13 * values
+
 
 def sizes_of(state, heads=None, activation="quick_gelu"):
     """The `CLIPSizes` of a state dict with OpenAI's names.
