@@ -91,7 +91,8 @@ def main():
     run_log = RunLog(folder)
     stage_1_path = os.path.join(folder, "prompt_lora.pkl")
     with output_lock(os.path.join(folder, "train.lock")):
-        states = EpochStates(os.path.join(folder, "unfinished"), origin, STAGE_1)
+        states = EpochStates(os.path.join(folder, "unfinished"), origin, STAGE_1,
+                             model.sizes)
         if arguments.stage != 2:
             if arguments.restart:
                 parallel.first_then_others(states.remove)
@@ -253,7 +254,7 @@ def go_on(states, model, learner, optimizer, queue):
         return 0
     learner.context.update(jt.array(state["context"]))
     lora.load_lora_state(model, state["lora"], states.folder)
-    load_optimizer_state(optimizer, state["optimizer"])
+    load_optimizer_state(optimizer, state.get("optimizer"), states.folder)
     for context in state["queue"]:
         queue.push(context)
     log(f"going on after epoch {state['epoch']} of {state['n_epochs']} ({states.folder})")
