@@ -1,12 +1,16 @@
 """What a user can mend: one exception, and the way scripts end on it."""
 
+import atexit
 import errno
 import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 import warnings
+from pathlib import Path
 
 from models import parallel
 
@@ -15,6 +19,7 @@ _CURES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room",
           errno.EPERM: "make it writable, or name another place",
           errno.EROFS: "make it writable, or name another place",
           errno.ENOENT: "put it back"}
+_SETTLING_S = 1.0
 # What the loader says of a compiled kernel that is not whole; Jittor compiles it again.
 _HALF_WRITTEN = ("invalid ELF header", "file too short")
 
@@ -67,6 +72,8 @@ def run_script(main, go_on=""):
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # A child that waits for work, such as Jittor's compilers, is to end at once.
     os.register_at_fork(after_in_child=_end_when_told)
+    if "jittor" in sys.modules:
+        atexit.register(let_threads_settle)  # before what Jittor registered as it was imported
     try:
         main()
     except UserError as error:
@@ -86,6 +93,28 @@ def run_script(main, go_on=""):
         if parallel.size() > 1:
             parallel.end(traceback.format_exc(), 1)
         raise
+
+
+def let_threads_settle():
+    """Wait, at most a second, until no other thread of this process is running.
+
+    Jittor 1.3.11 tells its compiling threads to end, and waits for them. One that was only just
+    made, and has not come to wait for work, would miss that, and the process never ended.
+    """
+    until = time.monotonic() + _SETTLING_S
+    while _others_run() and time.monotonic() < until:
+        time.sleep(0.002)
+
+
+def _others_run():
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:  # it has ended
+            continue
+        if state == "R" and int(task.name) != threading.get_native_id():
+            return True
+    return False
 
 
 def _end_when_told():
