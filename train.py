@@ -96,8 +96,9 @@ def main():
         if arguments.stage != 2:
             if arguments.restart:
                 parallel.first_then_others(states.remove)
-            contexts = tune(model, learner, preprocess, paths, labels, prompts, config, states,
-                            run_log)
+            with runtime.mixed_precision(config.train.amp):
+                contexts = tune(model, learner, preprocess, paths, labels, prompts, config,
+                                states, run_log)
             stage_1 = {"lora": lora.lora_state(model), "contexts": contexts}
             if parallel.is_first():
                 save_checkpoint(stage_1_path, origin, stage_1)
@@ -197,10 +198,10 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states, run
     views = Views(preprocess, 1, settings.scale, config.seed, whole_first=False)
     logit_scale = model.scale()
     epoch_steps = math.ceil(len(labels) / settings.batch_size)
-
     longest = max(int(rows.argmax(axis=1).max()) + 1 for rows in tokens)
     at_once = shared_batch.fitting_batch(settings.batch_size, model.sizes.bytes_to_train(
         settings.batch_size, len(tokens) * (learner.length + longest)))
+
     run_log.begin("tune", first)
     for epoch in range(first, n_epochs):
         if epoch >= config.prompt.epochs:
@@ -208,7 +209,7 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states, run
         # Every epoch has its own seed, so that one who goes on here draws the same.
         random = np.random.RandomState([config.seed, epoch])
         order = random.permutation(len(labels))
-        losses, n_correct = [], 0
+        outcomes = []  # loss and number of right answers of each step
         batches = view_batches(views, [paths[i] for i in order], settings.batch_size,
                                config.workers, f"epoch {epoch + 1}/{n_epochs}",
                                keys=[f"{epoch}/{i}" for i in order])
@@ -223,15 +224,18 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states, run
             loss, logits = training_step(
                 optimizer, model, learner, normalise(pixels[:, 0]), drawn, targets, logit_scale,
                 seed=[config.seed, step], n_parts=math.ceil(len(targets) / at_once))
-            losses.append(float(loss.item()))
-            n_correct += int((logits.numpy().argmax(axis=1) == targets).sum())
-            bar.set_postfix(loss=f"{np.mean(losses):.3f}")
-        log(f"epoch {epoch + 1}: loss {np.mean(losses):.4f}, "
+            outcomes.append((loss, logits, targets))
+            if len(outcomes) > 1:  # a step late, so that a GPU has the next to work on
+                outcomes[-2] = outcome(*outcomes[-2])
+                bar.set_postfix(loss=f"{np.mean([loss for loss, _ in outcomes[:-1]]):.3f}")
+        outcomes[-1] = outcome(*outcomes[-1])
+        loss, n_correct = np.mean([loss for loss, _ in outcomes]), sum(n for _, n in outcomes)
+        log(f"epoch {epoch + 1}: loss {loss:.4f}, "
             f"training accuracy {100 * n_correct / len(labels):.1f} %")
         learning = {part: group["lr"] for part, group in zip(parts, groups)
                     if part == "lora" or epoch < config.prompt.epochs}
         run_log.write(
-            epoch=epoch + 1, step=step + 1, loss=np.mean(losses),
+            epoch=epoch + 1, step=step + 1, loss=loss,
             accuracy=n_correct / len(labels), images=len(labels),
             **{f"lr_{part}": lr for part, lr in learning.items()},
             **{f"moved_{part}": distance(arrays(parts[part]), start[part]) for part in learning})
@@ -296,6 +300,11 @@ def training_step(optimizer, model, learner, images, drawn, targets, logit_scale
               (len(drawn), lambda rows: learner.text_features(model, rows=rows)),
               (len(drawn), lambda rows: unit_norm(model.encode_text(drawn[rows])))]
     return shared_batch.step(optimizer, model, passes, loss_of, seed, n_parts)
+
+
+def outcome(loss, logits, targets):
+    """The loss of a step, and how many answers were right; waits for what is computed."""
+    return loss.item(), int((logits.numpy().argmax(axis=1) == targets).sum())
 
 
 def cosine(step, n_steps, start, end):

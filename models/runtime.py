@@ -42,6 +42,7 @@ ONEDNN_PACKAGE = "onednn-devel-cpu-gomp"
 ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"
 JITTOR_KNOWS = ("g++", "clang", "icc", "icpc")  # in a compiler's file name
 JITTOR_DOWNLOADS = "cg.cs.tsinghua.edu.cn"
+_BFLOAT16 = 2  # of Jittor's use_tensorcore: CUBLAS_COMPUTE_32F_FAST_16BF
 # Libraries that Jittor needs beside libcudart; without one of them its import ends.
 CUDA_LIBRARIES = ("cublas", "cudnn", "curand", "cufft", "cusparse")
 
@@ -91,6 +92,24 @@ def use_accelerator():
     import jittor as jt
     if jt.has_cuda:
         jt.flags.use_cuda = 1
+
+
+def mixed_precision(wanted):
+    """A context in which a GPU computes matrix products from factors rounded to bfloat16.
+
+    cuBLAS rounds them and sums in float32; all else, the weights too, stays float32. As bfloat16
+    has float32's range, the loss needs no scaling. Without a GPU nothing changes, which a line
+    tells.
+
+    Args:
+        wanted: whether to do so.
+    """
+    import jittor as jt
+    if wanted and jt.flags.use_cuda:
+        return jt.flag_scope(use_tensorcore=_BFLOAT16)
+    if wanted:
+        print("train.amp: no GPU is in use; products stay in float32", file=sys.stderr)
+    return contextlib.nullcontext()
 
 
 def _require_python():

@@ -41,7 +41,7 @@ def step(optimizer, model, passes, loss_of, seed, n_parts=1):
         n_parts: parts, one encoded after the other.
 
     Returns:
-        What `loss_of` does.
+        What `loss_of` does. All is under way then; a GPU may not have finished.
     """
     def encode(i, rows):
         with lora.dropout_drawn(model, [*seed, i], rows):
@@ -50,6 +50,7 @@ def step(optimizer, model, passes, loss_of, seed, n_parts=1):
     if parallel.size() == n_parts == 1:
         loss, more = loss_of(*(encode(i, slice(0, n)) for i, (n, _) in enumerate(passes)))
         optimizer.step(loss)  # at once, which takes less memory than to encode first
+        jt.sync_all()
         return loss, more
 
     parts = [_parts(n, n_parts) for n, _ in passes]
@@ -74,8 +75,7 @@ def step(optimizer, model, passes, loss_of, seed, n_parts=1):
     # each has the sum over its own rows.
     optimizer.step(parallel.size() * sum((p * g).sum()
                                          for p, g in zip(parameters, total)))
-    if parallel.size() > 1:
-        jt.sync_all()  # the gradients' sums are to be taken before the next features'
+    jt.sync_all()  # also, processes take the gradients' sums before the next features'
     return loss, more
 
 
