@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from models import runtime
 from models.errors import UserError
 
 # What Pillow may open: others would start Ghostscript (EPS) or are no pictures.
@@ -86,20 +87,18 @@ def _in_8_bits(image, path):
     return Image.fromarray((255 * (values - least) / ((greatest - least) or 1)).astype(np.uint8))
 
 
-def random_crop(image, size, scale, rng, flip=True):
-    """A random part of an image, resized to a square (Inception's crop, Szegedy et al. 2014).
+def random_box(width, height, scale, rng, flip=True):
+    """A random part of an image (Inception's crop, Szegedy et al. 2014).
 
     Args:
-        image: PIL image in RGB.
-        size: side of the result, pixels.
+        width, height: the image's, pixels.
         scale: (smallest, largest) share of the area.
         rng: `np.random.RandomState`.
         flip: mirror half of them.
 
     Returns:
-        uint8 array (size, size, 3).
+        left, top, width and height of the part, pixels; whether it is mirrored.
     """
-    width, height = image.size
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
         ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
@@ -109,9 +108,15 @@ def random_crop(image, size, scale, rng, flip=True):
     else:
         w = h = min(width, height)
     left, top = rng.randint(0, width - w + 1), rng.randint(0, height - h + 1)
+    return left, top, w, h, flip and bool(rng.randint(2))
+
+
+def random_crop(image, size, scale, rng, flip=True):
+    """A `random_box` of a PIL image in RGB, resized: uint8 array (size, size, 3)."""
+    left, top, w, h, flipped = random_box(*image.size, scale, rng, flip)
     crop = image.resize((size, size), Image.BICUBIC, box=(left, top, left + w, top + h))
     pixels = np.asarray(crop)
-    return pixels[:, ::-1] if flip and rng.randint(2) else pixels
+    return pixels[:, ::-1] if flipped else pixels
 
 
 class Views:
@@ -156,8 +161,7 @@ class Views:
         image = decode(path)
         if image is None:
             return None
-        key = path.replace("\\", "/").rsplit("/", 1)[-1] if key is None else key
-        rng = np.random.RandomState([self.seed, zlib.crc32(str(key).encode())])
+        rng = self._random(path, key)
         views = np.empty(self.shape, np.uint8)
         first = int(self.whole_first)
         if first:
@@ -165,6 +169,35 @@ class Views:
         for v in range(first, self.n_views):
             views[v] = random_crop(image, self.preprocess.image_size, self.scale, rng)
         return views
+
+    def plan(self, path, key=None):
+        """The image and where the views of `of` lie in it, for `data.device_views.resample`.
+
+        Returns:
+            pixels: uint8 array (H, W, 3).
+            grids: float array (V, 4); the centres of a view's pixels are x₀ + (i + ½) dx across
+                and y₀ + (i + ½) dy down the image, with dx < 0 where the view is mirrored.
+            None if the image cannot be decoded.
+        """
+        image = decode(path)
+        if image is None:
+            return None
+        rng, (width, height) = self._random(path, key), image.size
+        S = self.preprocess.image_size
+        grids = []
+        if self.whole_first:
+            size, (left, top) = self.preprocess.placed(width, height)
+            x, y = width / size[0], height / size[1]
+            grids.append((left * x, x, top * y, y))
+        while len(grids) < self.n_views:
+            left, top, w, h, flipped = random_box(width, height, self.scale, rng)
+            across = (left + w, -w / S) if flipped else (left, w / S)
+            grids.append((*across, top, h / S))
+        return np.asarray(image), np.array(grids)
+
+    def _random(self, path, key):
+        key = path.replace("\\", "/").rsplit("/", 1)[-1] if key is None else key
+        return np.random.RandomState([self.seed, zlib.crc32(str(key).encode())])
 
 
 def read_ahead(work, items, n_threads, ahead):
@@ -206,16 +239,21 @@ def view_batches(views, paths, batch_size, n_threads, description, keys=None):
     Yields:
         indices: int array (B,), the places in `paths`; images that cannot be decoded are left
             out, each with a warning.
-        pixels: uint8 array (B, V, S, S, 3).
+        pixels: uint8 array (B, V, S, S, 3); on a GPU, where they are cut there, a Var.
         bar: the `tqdm` bar, to show more on.
     """
     keys = [None] * len(paths) if keys is None else keys
-    arrays = read_ahead(lambda item: views.of(*item), list(zip(paths, keys)), n_threads,
-                        ahead=2 * batch_size)
+    on_gpu = runtime.gpu_is_used()
+    if on_gpu:
+        from data.device_views import resample_all  # here, as it needs Jittor
+    prepared = read_ahead(lambda item: (views.plan if on_gpu else views.of)(*item),
+                          list(zip(paths, keys)), n_threads, ahead=2 * batch_size)
     with tqdm(total=len(paths), desc=description, unit="image") as bar:
         for start in range(0, len(paths), batch_size):
             indices = range(start, min(start + batch_size, len(paths)))
-            decoded = [(i, array) for i, array in zip(indices, arrays) if array is not None]
+            decoded = [(i, made) for i, made in zip(indices, prepared) if made is not None]
             if decoded:
-                yield np.array([i for i, _ in decoded]), np.stack([a for _, a in decoded]), bar
+                made = [made for _, made in decoded]
+                pixels = resample_all(made, views.shape[1]) if on_gpu else np.stack(made)
+                yield np.array([i for i, _ in decoded]), pixels, bar
             bar.update(len(indices))

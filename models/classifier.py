@@ -78,14 +78,14 @@ def look(trained, config, otherwise, pixels):
     features = encode_views(trained.original, pixels[:, :config.mta.zero_shot_views])
     seen["modes"] = mta_features(features, trained.zero_shot_text, trained.scale, config.mta)
     seen["scores"] = scores_of(trained, jt.array(seen["modes"]), config.ood)
-    wanted = everything | (seen["scores"] >= trained.threshold)
-    if wanted.any():
+    wanted = np.flatnonzero(everything | (seen["scores"] >= trained.threshold))
+    if len(wanted):
         tuned_features = encode_views(trained.tuned, pixels[wanted])
         seen["tuned_modes"][wanted] = mta_features(tuned_features, trained.tuned_text,
                                                    trained.scale, config.mta)
         if trained.aux_encoder is not None:
             seen["aux_features"][wanted] = trained.aux_encoder.image_features(
-                pixels[wanted, :config.aux.views])
+                pixels[wanted][:, :config.aux.views])
     if everything:
         seen.update(whole=features[:, 0].numpy(), tuned_whole=tuned_features[:, 0].numpy())
     return seen

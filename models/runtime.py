@@ -94,6 +94,12 @@ def use_accelerator():
         jt.flags.use_cuda = 1
 
 
+def gpu_is_used():
+    """Whether Jittor computes on a GPU."""
+    jt = sys.modules.get("jittor")
+    return jt is not None and bool(jt.flags.use_cuda)
+
+
 def mixed_precision(wanted):
     """A context in which a GPU computes matrix products from factors rounded to bfloat16.
 

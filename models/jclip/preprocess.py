@@ -24,17 +24,22 @@ class Preprocess:
         """PIL image -> Var (3, S, S), float32."""
         return normalise(self.pixels(image)[None])[0]
 
+    def placed(self, width, height):
+        """Where the crop of an image lies: the size that it is resized to, and left and top."""
+        S = self.image_size
+        if width <= height:
+            size = (S, int(S * height / width))
+        else:
+            size = (int(S * width / height), S)
+        return size, tuple(int(round((side - S) / 2.0)) for side in size)
+
     def pixels(self, image):
         """PIL image -> uint8 array (S, S, 3), the crop before normalisation."""
         S = self.image_size
         if image.mode.startswith("I;16"):  # Pillow cannot resize these
             image = image.convert("RGB")
         width, height = image.size
-        if width <= height:
-            size = (S, int(S * height / width))
-        else:
-            size = (int(S * width / height), S)
-        left, top = (int(round((side - S) / 2.0)) for side in size)
+        size, (left, top) = self.placed(width, height)
         if max(size) <= _LONGEST * S:
             image = image.resize(size, Image.BICUBIC)
             image = image.crop((left, top, left + S, top + S))
@@ -48,7 +53,9 @@ class Preprocess:
 
 
 def normalise(pixels, mean=MEAN, std=STD):
-    """Pixels uint8 array (B, S, S, 3) -> Var (B, 3, S, S), float32, what the model takes."""
+    """Pixels 0 to 255 (B, S, S, 3), array or Var -> float32 Var (B, 3, S, S) for the model."""
     mean, std = (jt.array(np.float32(c)) for c in (mean, std))
-    images = (jt.array(np.ascontiguousarray(pixels)).float32() / 255.0 - mean) / std
+    if not isinstance(pixels, jt.Var):
+        pixels = jt.array(np.ascontiguousarray(pixels))
+    images = (pixels.float32() / 255.0 - mean) / std
     return images.permute(0, 3, 1, 2)
