@@ -81,7 +81,7 @@ def ablation(table):
             if row:
                 axes.annotate(f"{value - values[row - 1]:+.1f}", (1, row), va="center", ha="right",
                               xycoords=("axes fraction", "data"), color=MUTED)
-        axes.set(xlim=(0, values.max() * 1.5), xticks=[])
+        axes.set(xlim=(0, values.max() * 1.7), xticks=[])
         axes.invert_yaxis()
         axes.tick_params(axis="y", labelcolor=INK)
         axes.grid(False)
