@@ -11,7 +11,7 @@ import os
 import sys
 
 from models import runtime
-from models.errors import UserError, run_script, show_warnings_in_one_line
+from models.errors import UserError, run_script, run_to_the_end, show_warnings_in_one_line
 
 run_script(runtime.prepare)  # before the imports below, which need Jittor and its packages
 
@@ -61,4 +61,4 @@ def main():
 
 if __name__ == "__main__":
     show_warnings_in_one_line()
-    run_script(main)
+    run_to_the_end(main)

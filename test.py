@@ -18,7 +18,7 @@ import time
 import warnings
 
 from models import runtime
-from models.errors import UserError, run_script, show_warnings_in_one_line
+from models.errors import UserError, run_script, run_to_the_end, show_warnings_in_one_line
 
 run_script(runtime.prepare)  # before the imports below, which need Jittor and its packages
 
@@ -227,4 +227,4 @@ def log(text):
 
 if __name__ == "__main__":
     show_warnings_in_one_line()
-    run_script(main, "run the same command again; it goes on after the last finished part")
+    run_to_the_end(main, "run the same command again; it goes on after the last finished part")

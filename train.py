@@ -19,7 +19,7 @@ import os
 import sys
 
 from models import runtime
-from models.errors import UserError, run_script, show_warnings_in_one_line
+from models.errors import UserError, run_script, run_to_the_end, show_warnings_in_one_line
 
 run_script(runtime.prepare)  # before the imports below, which need Jittor and its packages
 
@@ -319,4 +319,5 @@ def log(text):
 
 if __name__ == "__main__":
     show_warnings_in_one_line()
-    run_script(main, "run the same command again; it goes on after the last finished epoch or part")
+    run_to_the_end(
+        main, "run the same command again; it goes on after the last finished epoch or part")

@@ -6,11 +6,8 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
-import time
 import traceback
 import warnings
-from pathlib import Path
 
 from models import parallel
 
@@ -19,7 +16,6 @@ _CURES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room",
           errno.EPERM: "make it writable, or name another place",
           errno.EROFS: "make it writable, or name another place",
           errno.ENOENT: "put it back"}
-_SETTLING_S = 1.0
 # What the loader says of a compiled kernel that is not whole; Jittor compiles it again.
 _HALF_WRITTEN = ("invalid ELF header", "file too short")
 
@@ -72,8 +68,6 @@ def run_script(main, go_on=""):
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # A child that waits for work, such as Jittor's compilers, is to end at once.
     os.register_at_fork(after_in_child=_end_when_told)
-    if "jittor" in sys.modules:
-        atexit.register(let_threads_settle)  # before what Jittor registered as it was imported
     try:
         main()
     except UserError as error:
@@ -95,26 +89,33 @@ def run_script(main, go_on=""):
         raise
 
 
-def let_threads_settle():
-    """Wait, at most a second, until no other thread of this process is running.
+def run_to_the_end(main, go_on=""):
+    """`run_script`, and then end the process without Jittor's own ending.
 
-    Jittor 1.3.11 tells its compiling threads to end, and waits for them. One that was only just
-    made, and has not come to wait for work, would miss that, and the process never ended.
+    There Jittor 1.3.11 waits for its compiling threads, for ever if one has only just been made and
+    misses the word to end; and it frees what it holds in an order that has ended a process with
+    SIGABRT, after its work was done. Whatever else is to be done at exit is done. Several processes
+    end as usual, as MPI wants to be told.
     """
-    until = time.monotonic() + _SETTLING_S
-    while _others_run() and time.monotonic() < until:
-        time.sleep(0.002)
-
-
-def _others_run():
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:  # it has ended
-            continue
-        if state == "R" and int(task.name) != threading.get_native_id():
-            return True
-    return False
+    code = 0
+    try:
+        run_script(main, go_on)
+    except SystemExit as end:
+        code = end.code or 0
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    if parallel.size() > 1:
+        sys.exit(code)
+    atexit.unregister(sys.modules["jittor"].jittor_exit)
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        print(f"error: what was printed is not whole: {error}", file=sys.stderr)
+        code = code or 2
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _end_when_told():

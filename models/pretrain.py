@@ -16,7 +16,7 @@ import sys
 import time
 
 from models import runtime
-from models.errors import run_script
+from models.errors import run_script, run_to_the_end
 
 run_script(runtime.prepare)  # before the imports below, which need Jittor and its packages
 
@@ -198,4 +198,4 @@ def log(text):
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_to_the_end(main)

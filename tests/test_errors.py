@@ -1,37 +1,49 @@
-"""The end of a script: Jittor's compiling threads have come to wait for work by then."""
+"""The end of a script: with its exit code, and without Jittor's own ending."""
 
-import hashlib
-import threading
-import time
+import subprocess
+import sys
 
-from models import errors
-from models.errors import let_threads_settle
+import pytest
+
+from tests.workplace import ROOT
+
+# Jittor's ending hangs; what others have registered is still to be done.
+SCRIPT = """
+import atexit, sys, time
+sys.path.insert(0, {root!r})
+from models import runtime
+runtime.prepare()
+import jittor as jt
+from models.errors import UserError, run_to_the_end
+
+def hang():
+    time.sleep(1000)
+
+atexit.unregister(jt.jittor_exit)
+jt.jittor_exit = hang
+atexit.register(hang)
+atexit.register(print, "done at exit")
+
+def main():
+    print("worked")
+    {end}
+
+run_to_the_end(main)
+"""
 
 
-def test_the_end_waits_for_a_thread_that_runs(monkeypatch):
-    """One that hashes runs without Python's lock, as Jittor's threads do."""
-    monkeypatch.setattr(errors, "_SETTLING_S", 60.0)
-    ended = []
-
-    def work():
-        hashlib.pbkdf2_hmac("sha256", b"", b"", 500_000)  # a tenth of a second at least
-        ended.append(time.monotonic())
-
-    thread = threading.Thread(target=work)
-    started = time.monotonic()
-    thread.start()
-    while thread.is_alive() and not errors._others_run():
-        time.sleep(0.001)
-    let_threads_settle()
-    settled = time.monotonic()
-    thread.join()
-    assert settled > ended[0] - 0.5 * (ended[0] - started)
-    let_threads_settle()  # nothing runs any more
-    assert time.monotonic() - settled < 30
+@pytest.mark.parametrize("end, code, told", [
+    ("pass", 0, ""), ("raise UserError('no such thing')", 2, "error: no such thing\n"),
+    ("sys.exit(3)", 3, ""), ("sys.exit()", 0, ""), ("1 / 0", 1, "ZeroDivisionError")])
+def test_the_end_does_not_wait_for_jittor(end, code, told):
+    done = subprocess.run([sys.executable, "-c", SCRIPT.format(root=ROOT, end=end)],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == code and told in done.stderr, done.stderr
+    assert done.stdout.split("\n") == ["worked", "done at exit", ""]
 
 
-def test_the_end_waits_a_second_at_most(monkeypatch):
-    monkeypatch.setattr(errors, "_others_run", lambda: True)
-    started = time.monotonic()
-    let_threads_settle()
-    assert time.monotonic() - started > 0.9
+def test_what_cannot_be_printed_is_told():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", SCRIPT.format(root=ROOT, end="pass")],
+                              stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 2 and "No space left on device" in done.stderr
