@@ -11,8 +11,13 @@ _SHARPNESS = -0.5  # a of the cubic convolution (Keys 1981), as Pillow has it
 
 
 def resample_all(plans, size):
-    """Views of some images, each cut by its `data.views.Views.plan`: Var (B, V, S, S, 3)."""
-    return jt.stack([resample(pixels, grids, size) for pixels, grids in plans])
+    """Views of some images, each cut by its `data.views.Views.plan`: Var (B, V, S, S, 3).
+
+    In float32 also where products are of less (`models.runtime.mixed_precision`), so they are
+    computed here and not later.
+    """
+    with jt.flag_scope(use_tensorcore=0):
+        return jt.stack([resample(pixels, grids, size) for pixels, grids in plans]).sync()
 
 
 def resample(pixels, grids, size):

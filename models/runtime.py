@@ -111,7 +111,7 @@ def mixed_precision(wanted):
         wanted: whether to do so.
     """
     import jittor as jt
-    if wanted and jt.flags.use_cuda:
+    if wanted and gpu_is_used():
         return jt.flag_scope(use_tensorcore=_BFLOAT16)
     if wanted:
         print("train.amp: no GPU is in use; products stay in float32", file=sys.stderr)

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 
+import jittor as jt
 import numpy as np
 import pytest
 from PIL import Image
 
+from data import device_views
 from data import views as views_module
 from data.device_views import resample
 from data.views import Views, view_batches
@@ -62,6 +64,31 @@ def test_batches_are_cut_on_the_gpu_where_one_is_used(tmp_path, monkeypatch):
     assert alike(pixels.numpy(), np.stack([views.of(paths[0]), views.of(paths[2])]))
 
 
+def test_they_are_cut_in_float32_whatever_training_takes(monkeypatch):
+    seen = []
+
+    def product(a, b):
+        seen.append(jt.flags.use_tensorcore)
+        return a @ b
+
+    monkeypatch.setattr(device_views.jt, "matmul", product)
+    grids = np.array([[0, 0.5, 0, 0.5]])
+    monkeypatch.setattr(runtime, "gpu_is_used", lambda: True)
+    with runtime.mixed_precision(True):
+        views = device_views.resample_all([(picture(12, 12), grids)], 24)
+        assert jt.flags.use_tensorcore == 2
+    assert seen == [0] and views.shape == [1, 1, 24, 24, 3]
+    with runtime.mixed_precision(False):
+        assert jt.flags.use_tensorcore == 0
+
+
+@pytest.mark.skipif(runtime.gpu_is_used(), reason="there is a GPU")
+def test_without_a_gpu_mixed_precision_changes_nothing_and_says_so(capsys):
+    with runtime.mixed_precision(True):
+        assert jt.flags.use_tensorcore == 0
+    assert "train.amp: no GPU is in use" in capsys.readouterr().err
+
+
 def test_scripts_give_the_same_labels_with_them(trained, tmp_path):
     """train.py and test.py, an auxiliary encoder too: whatever takes pixels takes Vars."""
     folder, _ = trained
@@ -81,4 +108,4 @@ def test_scripts_give_the_same_labels_with_them(trained, tmp_path):
 
 
 def test_a_gpu_is_used_where_jittor_says_so():
-    assert runtime.gpu_is_used() == bool(sys.modules["jittor"].flags.use_cuda)
+    assert runtime.gpu_is_used() == bool(jt.flags.use_cuda)
