@@ -46,7 +46,7 @@ CHANGES = {
     "ood.score": ("mass", "winner", "mcm", "neglabel"),
     "ood.recall": (0.9, 0.95, 0.98, 0.99),
     "mta.views": (1, 2, 4, 8, 16, 32),
-    "mta.zero_shot_views": (1, 4, 16, 32),
+    "mta.zero_shot_views": (1, 2, 4, 8, 16, 32),
     "mta.lambda_q": (1.0, 4.0, 16.0),
     "mta.lambda_y": (0.05, 0.2, 0.8),
 }
@@ -113,10 +113,14 @@ class Run:
             trained = trained._replace(tuned_text=self._tuned_text(config))
         trained = trained._replace(threshold=base_threshold(trained, trained.support, config.ood))
         V = config.mta.views
-        zero_shot = self._features[:, :min(V, config.mta.zero_shot_views)]
-        modes = self._mta(zero_shot, trained.zero_shot_text, config.mta)
+        first = self._features[:, :min(V, config.mta.zero_shot_views)]
+        modes = self._mta(first, trained.zero_shot_text, config.mta)
+        scores = scores_of(trained, jt.array(modes), config.ood)
+        new = scores < trained.threshold  # as `models.classifier.look` does
+        if new.any():
+            modes[new] = self._mta(self._features[new, :V], trained.zero_shot_text, config.mta)
         seen = judged(trained, {
-            "modes": modes, "scores": scores_of(trained, jt.array(modes), config.ood),
+            "modes": modes, "scores": scores,
             "tuned_modes": self._mta(self._tuned[:, :V], trained.tuned_text, config.mta)})
         shares = summary(trained.base, answer(trained, seen, config.fusion).labels, seen.scores,
                          seen.is_base, self._labels)

@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks import inputs
 from benchmarks.generated import boxes_of, lora_state, script
+from data.resampling import resample
 from data.views import Views, read_ahead
 from models import lora
 from models.jclip.model import CLIP
@@ -161,8 +162,8 @@ def crops(sizes, folder):
     n_workers = int(os.environ["OMP_NUM_THREADS"])
 
     def run():
-        for pixels in read_ahead(views.of, paths, n_workers, ahead=2 * n_workers):
-            jt.sync([normalise(pixels)], True)
+        for plan in read_ahead(views.plan, paths, n_workers, ahead=2 * n_workers):
+            jt.sync([normalise(resample(*plan))], True)
 
     def result():
         std = np.float32(STD).reshape(3, 1, 1)

@@ -1,7 +1,7 @@
-"""Crops of images, made from the decoded image once and read ahead by threads.
+"""Crops of images, all cut from the image that was decoded once, and read ahead by threads.
 
-Pillow releases Python's lock while it decodes and resizes, so threads use all cores and hand
-over arrays without copies.
+Pillow releases Python's lock while it decodes, so threads use all cores and hand over arrays
+without copies.
 """
 
 import collections
@@ -12,16 +12,18 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
+import jittor as jt
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from models import runtime
+from data.resampling import Places, places, resample
 from models.errors import UserError
 
 # What Pillow may open: others would start Ghostscript (EPS) or are no pictures.
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _ORIENTATION = 0x0112  # EXIF's tag
+_READY_BYTES = 256 << 20  # of decoded images that wait for their turn
 _UPRIGHT = {2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM,
             5: Image.TRANSPOSE, 6: Image.ROTATE_270, 7: Image.TRANSVERSE, 8: Image.ROTATE_90}
 
@@ -152,62 +154,52 @@ class Views:
         return (*self.shape, self.scale, self.seed, self.whole_first)
 
     def of(self, path, key=None):
-        """The views of an image file, uint8 (V, S, S, 3), or None if it cannot be decoded.
+        """The views of an image file, (V, S, S, 3) as `data.resampling.resample` has them.
 
         Args:
             path: the image.
             key: what the crops depend on beside the seed; the file's name by default.
-        """
-        image = decode(path)
-        if image is None:
-            return None
-        rng = self._random(path, key)
-        views = np.empty(self.shape, np.uint8)
-        first = int(self.whole_first)
-        if first:
-            views[0] = self.preprocess.pixels(image)
-        for v in range(first, self.n_views):
-            views[v] = random_crop(image, self.preprocess.image_size, self.scale, rng)
-        return views
-
-    def plan(self, path, key=None):
-        """The image and where the views of `of` lie in it, for `data.device_views.resample`.
 
         Returns:
-            pixels: uint8 array (H, W, 3).
-            grids: float array (V, 4); the centres of a view's pixels are x₀ + (i + ½) dx across
-                and y₀ + (i + ½) dy down the image, with dx < 0 where the view is mirrored.
             None if the image cannot be decoded.
         """
+        plan = self.plan(path, key)
+        return None if plan is None else resample(*plan)
+
+    def plan(self, path, key=None):
+        """The image of `of`, and where its views lie: arguments of `data.resampling.resample`."""
         image = decode(path)
         if image is None:
             return None
-        rng, (width, height) = self._random(path, key), image.size
-        S = self.preprocess.image_size
-        grids = []
+        (width, height), S = image.size, self.preprocess.image_size
+        across, down = [], []
         if self.whole_first:
-            size, (left, top) = self.preprocess.placed(width, height)
-            x, y = width / size[0], height / size[1]
-            grids.append((left * x, x, top * y, y))
-        while len(grids) < self.n_views:
-            left, top, w, h, flipped = random_box(width, height, self.scale, rng)
-            across = (left + w, -w / S) if flipped else (left, w / S)
-            grids.append((*across, top, h / S))
-        return np.asarray(image), np.array(grids)
+            size, corner = self.preprocess.placed(width, height)
+            for lines, length, whole, first in zip((across, down), image.size, size, corner):
+                lines.append(places(0, length, whole, wanted=first + np.arange(S)))
+        for left, top, w, h, flipped in self.boxes(width, height, path, key):
+            centres, step = places(left, left + w, S)
+            across.append((centres[::-1] if flipped else centres, step))
+            down.append(places(top, top + h, S))
+        return np.asarray(image), *(Places(*map(np.array, zip(*line))) for line in (across, down))
 
-    def _random(self, path, key):
+    def boxes(self, width, height, path, key=None):
+        """The crops of an image of this size, a list of what `random_box` returns."""
         key = path.replace("\\", "/").rsplit("/", 1)[-1] if key is None else key
-        return np.random.RandomState([self.seed, zlib.crc32(str(key).encode())])
+        rng = np.random.RandomState([self.seed, zlib.crc32(str(key).encode())])
+        return [random_box(width, height, self.scale, rng)
+                for _ in range(self.n_views - self.whole_first)]
 
 
-def read_ahead(work, items, n_threads, ahead):
-    """`work(item)` of each item in order, up to `ahead` of them computed beforehand.
+def read_ahead(work, items, n_threads, ahead, n_bytes=lambda result: 0):
+    """`work(item)` of each item in order, some of them computed beforehand.
 
     Args:
         work: function of one item.
         items: list.
         n_threads: 0 works in the caller's own thread.
-        ahead: results kept ready at most.
+        ahead: results kept ready at most; fewer where they are large, but one a thread.
+        n_bytes: function of a result, the memory that it takes.
 
     Yields:
         the results.
@@ -217,10 +209,14 @@ def read_ahead(work, items, n_threads, ahead):
         return
     with ThreadPoolExecutor(n_threads) as pool:
         waiting = collections.deque()
+        kept = min(ahead, n_threads)  # until the first has told how large they are
         for item in items:
             waiting.append(pool.submit(work, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
+            while len(waiting) > kept:
+                result = waiting.popleft().result()
+                fitting = _READY_BYTES // max(1, n_bytes(result))
+                kept = min(ahead, max(n_threads, fitting))
+                yield result
         while waiting:
             yield waiting.popleft().result()
 
@@ -239,21 +235,18 @@ def view_batches(views, paths, batch_size, n_threads, description, keys=None):
     Yields:
         indices: int array (B,), the places in `paths`; images that cannot be decoded are left
             out, each with a warning.
-        pixels: uint8 array (B, V, S, S, 3); on a GPU, where they are cut there, a Var.
+        pixels: (B, V, S, S, 3), uint8 array, or on a GPU a Var.
         bar: the `tqdm` bar, to show more on.
     """
     keys = [None] * len(paths) if keys is None else keys
-    on_gpu = runtime.gpu_is_used()
-    if on_gpu:
-        from data.device_views import resample_all  # here, as it needs Jittor
-    prepared = read_ahead(lambda item: (views.plan if on_gpu else views.of)(*item),
-                          list(zip(paths, keys)), n_threads, ahead=2 * batch_size)
+    plans = read_ahead(lambda item: views.plan(*item), list(zip(paths, keys)), n_threads,
+                       ahead=2 * batch_size, n_bytes=lambda plan: plan[0].nbytes if plan else 0)
     with tqdm(total=len(paths), desc=description, unit="image") as bar:
         for start in range(0, len(paths), batch_size):
             indices = range(start, min(start + batch_size, len(paths)))
-            decoded = [(i, made) for i, made in zip(indices, prepared) if made is not None]
-            if decoded:
-                made = [made for _, made in decoded]
-                pixels = resample_all(made, views.shape[1]) if on_gpu else np.stack(made)
-                yield np.array([i for i, _ in decoded]), pixels, bar
+            cut = [(i, resample(*plan)) for i, plan in zip(indices, plans) if plan is not None]
+            if cut:
+                indices_cut, pixels = zip(*cut)
+                stack = np.stack if isinstance(pixels[0], np.ndarray) else jt.stack
+                yield np.array(indices_cut), stack(pixels), bar
             bar.update(len(indices))

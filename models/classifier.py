@@ -67,7 +67,10 @@ def judged(trained, found):
 
 
 def look(trained, config, otherwise, pixels):
-    """Features and scores of a batch's views, uint8 (B, V, S, S, 3): {attribute of `Seen`: array}.
+    """Features and scores of a batch's views, (B, V, S, S, 3): {attribute of `Seen`: array}.
+
+    The original CLIP decides by the first views, and looks at the others of new images, which it
+    is to name.
 
     Args:
         otherwise: `unseen`'s, which tells what is wanted. The tuned model and the auxiliary
@@ -75,10 +78,20 @@ def look(trained, config, otherwise, pixels):
     """
     everything = "whole" in otherwise
     seen = {name: np.repeat(row, len(pixels), axis=0) for name, row in otherwise.items()}
-    features = encode_views(trained.original, pixels[:, :config.mta.zero_shot_views])
-    seen["modes"] = mta_features(features, trained.zero_shot_text, trained.scale, config.mta)
+
+    def modes_of(features):
+        return mta_features(features, trained.zero_shot_text, trained.scale, config.mta)
+
+    n_first = config.mta.zero_shot_views
+    features = encode_views(trained.original, pixels[:, :n_first])
+    seen["modes"] = modes_of(features)
     seen["scores"] = scores_of(trained, jt.array(seen["modes"]), config.ood)
-    wanted = np.flatnonzero(everything | (seen["scores"] >= trained.threshold))
+    is_base = seen["scores"] >= trained.threshold
+    new = np.flatnonzero(~is_base)
+    if len(new) and pixels.shape[1] > n_first:
+        further = encode_views(trained.original, pixels[new][:, n_first:])
+        seen["modes"][new] = modes_of(jt.concat([features[jt.array(new)], further], dim=1))
+    wanted = np.flatnonzero(everything | is_base)
     if len(wanted):
         tuned_features = encode_views(trained.tuned, pixels[wanted])
         seen["tuned_modes"][wanted] = mta_features(tuned_features, trained.tuned_text,

@@ -82,7 +82,7 @@ def look_closer(paths, labels, trained, seen, config, before, after):
         inlierness = mta_inlierness(features, trained.tuned_text, trained.scale, config.mta)
         whole = encode_views(trained.original, pixels[None, :1])
         looked.append({
-            "image": image, **crops_shown(pixels, inlierness[0]),
+            "image": image, **crops_shown(np.asarray(pixels, np.uint8), inlierness[0]),
             "before": _first(trained, logits(whole[:, 0].numpy(), features[:, 0].numpy(), image)),
             "after": _first(trained, logits(seen.modes[image:image + 1],
                                             seen.tuned_modes[image:image + 1], image))})

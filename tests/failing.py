@@ -18,7 +18,7 @@ from models.errors import UserError
 
 def main():
     rank, number, how, _, script, *arguments = sys.argv[1:]
-    read, left = Views.of, [int(number)]
+    read, left = Views.plan, [int(number)]
 
     def fail_at_last(views, *image):
         left[0] -= 1
@@ -29,7 +29,7 @@ def main():
         return read(views, *image)
 
     if parallel.rank() == int(rank):
-        Views.of = fail_at_last
+        Views.plan = fail_at_last
     sys.argv = [script, *arguments]
     runpy.run_path(script, run_name="__main__")
 

@@ -123,11 +123,11 @@ def test_a_read_only_folder_is_told(folder, tmp_path):
 def test_a_data_folder_that_vanishes_is_told_and_the_older_result_stays(folder, tmp_path):
     shutil.copytree(folder / "Dataset", tmp_path / "Dataset")
     (tmp_path / "result.txt").write_text("older\n")
-    code = ("import runpy, shutil, sys; from data import views; cut = views.Views.of\n"
-            "def of(self, path, key=None):\n"
+    code = ("import runpy, shutil, sys; from data import views; plan = views.Views.plan\n"
+            "def vanish(self, path, key=None):\n"
             "    if 'image_7' in path: shutil.rmtree(sys.argv[-1].partition('=')[2])\n"
-            "    return cut(self, path, key)\n"
-            "views.Views.of = of; sys.argv = sys.argv[1:]\n"
+            "    return plan(self, path, key)\n"
+            "views.Views.plan = vanish; sys.argv = sys.argv[1:]\n"
             "runpy.run_path(sys.argv[0], run_name='__main__')")
     done = subprocess.run(
         [sys.executable, "-c", code, "test.py", "--config", str(folder / "tiny.yaml"), "--output",

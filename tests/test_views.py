@@ -3,25 +3,23 @@
 import math
 import random
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from data import views as views_module
 from data.views import Views, decode, random_crop, read_ahead, view_batches
+from models.jclip.preprocess import Preprocess
 
 SIZE = 8
 
 
-def whole(image):
-    """A stand-in for `models.jclip`'s preprocessing, which needs Jittor."""
-    return np.asarray(image.resize((SIZE, SIZE), Image.NEAREST))
+whole = Preprocess(SIZE).pixels
 
 
 def views_of(n_views=4, scale=(0.3, 1.0), seed=1, **settings):
-    preprocess = SimpleNamespace(image_size=SIZE, pixels=whole)
-    return Views(preprocess, n_views, scale, seed, **settings)
+    return Views(Preprocess(SIZE), n_views, scale, seed, **settings)
 
 
 def noise(width, height, seed=0):
@@ -296,12 +294,25 @@ def test_read_ahead_keeps_the_order(n_threads):
         x * x for x in range(50)]
 
 
+def most_begun(n_bytes, n_threads=2, ahead=5):
+    """How many results are begun at most before the first of them is given back."""
+    begun, most = [], 0
+    items = (begun.append(x) or x for x in range(50))
+    results = read_ahead(lambda x: x, items, n_threads, ahead, n_bytes=lambda result: n_bytes)
+    for taken, result in enumerate(results):
+        assert result == taken
+        most = max(most, len(begun) - taken)
+    return most
+
+
 def test_read_ahead_starts_no_more_than_it_may():
-    started = []
-    results = read_ahead(lambda x: started.append(x) or x, list(range(50)), 1, ahead=3)
-    assert next(results) == 0
-    results.close()
-    assert started == [0, 1, 2, 3]
+    assert most_begun(n_bytes=1) == 6
+
+
+def test_large_results_are_not_kept_ready(monkeypatch):
+    monkeypatch.setattr(views_module, "_READY_BYTES", 4 * 10)
+    assert most_begun(n_bytes=10) == 5
+    assert most_begun(n_bytes=1000) == 3  # but one a thread
 
 
 @pytest.mark.parametrize("n_threads", [0, 2])
