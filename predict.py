@@ -31,6 +31,7 @@ def main():
     arguments = parser.parse_intermixed_args()
     paths = [text for text in arguments.images if os.path.exists(text) or "=" not in text]
     overrides = [text for text in arguments.images if text not in paths]
+    overrides.append("transduction.mode=none")  # an image is judged by itself
     for path in paths:
         if not os.path.isfile(path):
             raise UserError(f"no image {path}")

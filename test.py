@@ -95,12 +95,13 @@ def main():
                      images.labels)
         print_calibration(answers, images.labels, temperature)
     ablation = []
-    if arguments.ablate:
+    if images.labels is not None:
         rows = ablation_rows(trained, seen, one_by_one.labels, config.fusion)
         if together:
             rows.append(("+ joint decision", logits[:, trained.base], logits[:, trained.new],
                          answers.labels))
         ablation = ablation_table(rows, trained.base, trained.new, images.labels)
+    if arguments.ablate:
         print_ablation(ablation)
     labels = np.full(len(lines), -1) if images.labels is None else images.labels
     record = gather(images, labels, trained, seen, answers, config)
@@ -156,7 +157,7 @@ def parse():
                         "settings count; with --images by default the own run trained last")
     parser.add_argument("--output", default="result.txt", help="file to write")
     parser.add_argument("--labels", help="lines 'image label': also print accuracies")
-    parser.add_argument("--ablate", action="store_true", help="with labels: part by part")
+    parser.add_argument("--ablate", action="store_true", help="with labels: print part by part")
     parser.add_argument("--restart", action="store_true",
                         help="start over instead of going on from where a stopped run was")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")

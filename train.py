@@ -32,7 +32,13 @@ from data.sample import ensure_sample
 from data.sources import load_data
 from data.views import Views, decode, read_ahead, view_batches
 from models import auxiliary, jclip, lora, parallel, shared_batch
-from models.checkpoint import fingerprint, load_checkpoint, made_with, save_checkpoint
+from models.checkpoint import (
+    fingerprint,
+    load_checkpoint,
+    made_with,
+    refuse_other_pictures,
+    save_checkpoint,
+)
 from models.checkpoint_parts import check_parts
 from models.heads import fit_heads
 from models.jclip.model import unit_norm
@@ -58,13 +64,15 @@ def main():
         if parallel.size() > 1:
             raise UserError("--sweep starts its runs itself; leave out mpirun")
         from runs.sweep import sweep  # here, as it loads matplotlib
-        sweep(config_path(arguments.config), arguments.overrides, arguments.sweep)
+        sweep(config_path(arguments.config), arguments.overrides, arguments.sweep,
+              arguments.restart)
         return
     if arguments.images is None:
         config = load_config(config_path(arguments.config), arguments.overrides)
     else:
         config = own_pictures_config(arguments.images, arguments.new_classes, arguments.config,
                                      arguments.overrides)
+        refuse_other_pictures(config.output.checkpoint_dir, arguments.images)
     log(format_config(config))
     runtime.use_accelerator()
     if config.data.sample and config.data.images is None:

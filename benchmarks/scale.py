@@ -1,15 +1,17 @@
 """Cost against size: classes, views, test images, and images judged together.
 
-    python benchmarks/scale.py [classes] [views] [images] [transduction]
+    python benchmarks/scale.py [classes] [views] [images] [together] [--plot FILE]
 
 classes: seconds of the text features of all classes, and of the labels of 1,000 images, with
 ViT-B/32's sizes. views: seconds to encode and merge (MTA) the views of 8 images, with the sample
 set's CLIP. images: seconds and peak memory of test.py with 2 views, with copies of the sample
-set's test images. transduction: seconds and peak memory of few-shot TransCLIP alone, on random
+set's test images. together: seconds and peak memory of few-shot TransCLIP alone, on random
 features of the size of two ViT-B/32 with the challenge's classes. Prints a table each; the last
 column is the cost per unit against the first row's, 1.0 or less where the cost is linear or better.
+--plot draws them, as in docs/scale.png.
 """
 
+import argparse
 import multiprocessing
 import os
 import resource
@@ -47,15 +49,19 @@ REPEATS = 3
 
 
 def main():
-    wanted = sys.argv[1:] or ["classes", "views", "images", "transduction"]
-    if "classes" in wanted:
-        table("classes", by_classes())
-    if "views" in wanted:
-        table("views", by_views())
-    if "images" in wanted:
-        table("images", by_images())
-    if "transduction" in wanted:
-        table("images together", by_images_together())
+    parts = {"classes": by_classes, "views": by_views, "images": by_images,
+             "images together": by_images_together}
+    names = {name.split()[-1]: name for name in parts}  # 'together' for the last
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(names)}; by default all")
+    parser.add_argument("--plot", metavar="FILE", help="an image of the curves")
+    arguments = parser.parse_args()
+    if not set(arguments.parts) <= set(names):
+        parser.error(f"the parts are {', '.join(names)}")
+    measured = {names[part]: table(names[part], parts[names[part]]())
+                for part in arguments.parts or names}
+    if arguments.plot:
+        plot(measured, arguments.plot)
 
 
 def by_classes():
@@ -148,12 +154,40 @@ def median_seconds(run):
 
 
 def table(what, rows):
-    """Print rows (size, seconds, more) with the cost per unit against the first row's."""
+    """Print rows (size, seconds, more) with the cost per unit against the first row's.
+
+    Returns:
+        list of (size, seconds).
+    """
     print(f"\n| {what} | seconds | peak memory | cost per unit |\n| --- | --- | --- | --- |")
-    first = None
+    measured = []
     for size, seconds, more in rows:
-        first = first or seconds / size
-        print(f"| {size} | {seconds:.3g} | {more} | {seconds / size / first:.2f} |", flush=True)
+        measured.append((size, seconds))
+        first_size, first_seconds = measured[0]
+        print(f"| {size} | {seconds:.3g} | {more} | "
+              f"{seconds / size * first_size / first_seconds:.2f} |", flush=True)
+    return measured
+
+
+def plot(measured, path):
+    """Draw seconds against size, a panel each, with the line of linear cost.
+
+    Args:
+        measured: {what: list of (size, seconds)}.
+        path: image file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(measured), 2.9), layout="constrained")
+    for axes, (what, rows) in zip(np.atleast_1d(figure.subplots(1, len(measured))),
+                                  measured.items()):
+        sizes, seconds = map(np.array, zip(*rows))
+        axes.loglog(sizes, seconds[0] * sizes / sizes[0], color="0.7", label="linear")
+        axes.loglog(sizes, seconds, marker="o", color="#1f6fb4", label="measured")
+        axes.set(xlabel=what, ylabel="seconds")
+        axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

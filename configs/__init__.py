@@ -97,7 +97,9 @@ def own_pictures_config(images, new_classes=None, path=None, overrides=()):
         new_classes: file of names, or None.
         path, overrides: see `load_config`.
     """
-    name = os.path.splitext(os.path.basename(os.path.abspath(images)))[0]
+    name = os.path.basename(os.path.abspath(images))
+    if not os.path.isdir(images):
+        name = os.path.splitext(name)[0]
     return load_config(path, overrides, {
         "data": {"images": images, "new_classes": new_classes},
         "output": {"checkpoint_dir": os.path.join(OWN_RUNS, name),

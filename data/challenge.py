@@ -208,15 +208,23 @@ def list_images(folder):
               and not os.path.isdir(os.path.join(folder, name))]
     if not images:
         raise UserError(f"no images in {folder} ({', '.join(IMAGE_SUFFIXES)})")
+    check_names(folder, images, left_out=set(names) - set(images))
+    return [os.path.join(folder, name) for name in sorted(images, key=natural_key)]
+
+
+def check_names(folder, images, left_out):
+    """Refuse image names that no result file can hold; warn of what is left out.
+
+    Args:
+        folder: text. images, left_out: names in it.
+    """
     for name in images:
         if re.search("[\n\r\ud800-\udfff]", name):
             raise UserError(f"{folder}: the image name {ascii(name)} has a line break or is not "
                             "UTF-8, so the result file cannot hold it; rename the image")
-    others = sorted(set(names) - set(images))
-    if others:
-        warnings.warn(f"{folder}: {len(others)} names are left out, such as {ascii(others[0])}: "
-                      "folders, or no ending of an image", stacklevel=2)
-    return [os.path.join(folder, name) for name in sorted(images, key=natural_key)]
+    if left_out:
+        warnings.warn(f"{folder}: {len(left_out)} names are left out, such as "
+                      f"{ascii(min(left_out))}: folders, or no ending of an image", stacklevel=3)
 
 
 def natural_key(name):

@@ -10,6 +10,7 @@ import numpy as np
 from data.challenge import (
     IMAGE_SUFFIXES,
     Sample,
+    check_names,
     few_shot,
     find_image,
     natural_key,
@@ -110,13 +111,19 @@ def labels_of_pictures(pictures, classes):
 def files_below(folder):
     """Images in a folder and in those below it, relative to it, in natural order.
 
-    Hidden files and folders are left out.
+    Hidden files and folders are left out, and, with a warning, files without an image's ending.
+
+    Raises:
+        UserError: a name that no result file can hold.
     """
-    files = []
+    files, others = [], []
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        files += [os.path.relpath(os.path.join(place, name), folder) for name in names
-                  if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
+        for name in names:
+            if not name.startswith("."):
+                kind = files if name.lower().endswith(IMAGE_SUFFIXES) else others
+                kind.append(os.path.relpath(os.path.join(place, name), folder))
+    check_names(folder, files, left_out=others)
     return sorted(files, key=lambda file: [natural_key(part) for part in file.split(os.sep)])
 
 

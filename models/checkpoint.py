@@ -119,6 +119,20 @@ def config_of_run(folder, overrides=(), images=None):
     return load_config(None, overrides, settings, changes)
 
 
+def refuse_other_pictures(folder, images):
+    """Refuse to replace what was trained on other own pictures whose folder is called the same.
+
+    Args:
+        folder: checkpoint folder. images: the folder or CSV to train on.
+    """
+    if not os.path.isfile(os.path.join(folder, "head.pkl")):
+        return
+    trained_on = config_of_run(folder).data.images
+    if trained_on is None or os.path.abspath(trained_on) != os.path.abspath(images):
+        raise UserError(f"{folder} holds what was trained on {trained_on}; name another folder, as "
+                        f"output.checkpoint_dir={folder}-2, or remove it")
+
+
 def last_own_run():
     """The checkpoint folder of the run on own pictures that was trained last, None without one."""
     finished = glob.glob(os.path.join(OWN_RUNS, "*", "head.pkl"))

@@ -4,11 +4,12 @@ Zanella, Gérin and Ben Ayed 2024, arXiv 2406.01837. Over the assignments z_i (o
 images i ∈ Q, the classes' means μ_k and one diagonal covariance Σ, it minimises
 
     − Σ_{i∈Q} z_i · log p_i − γ |Q|/|S| Σ_{i∈S} y_i · log p_i
-    − ρ/2 Σ_{i∈Q} Σ_j w_ij z_i · z_j + Σ_{i∈Q} (z_i · log z_i − λ z_i · log ŷ_i)
+    − ρ Σ_{i∈Q} (½ Σ_{j∈Q} + Σ_{j∈S}) w_ij z_i · z_j + Σ_{i∈Q} (z_i · log z_i − λ z_i · log ŷ_i)
 
 with log p_ik = −½ (f_i − μ_k)ᵀ Σ⁻¹ (f_i − μ_k), a Gaussian's up to a constant; ŷ_i the prediction
 without the other images; S the images with known labels y (few-shot), none of them in the
-zero-shot form; w_ij the cosine where i or j is among the other's k nearest, else 0. By turns:
+zero-shot form; w_ij = n_ij + n_ji, where n_ij is the cosine if j is among the k nearest others of
+i ∈ Q, else 0 (so an image and its mutual neighbour count twice for each other). By turns:
 
     z_i ∝ ŷ_i^λ exp(log p_i + ρ Σ_j w_ij z_j)      some steps, all images at once; z_j = y_j in S
     μ_k = (Σ_Q z_ik f_i + γ' Σ_S y_ik f_i) / (Σ_Q z_ik + γ' Σ_S y_ik),    γ' = γ |Q|/|S|

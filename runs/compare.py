@@ -11,7 +11,7 @@ from runs.log import read_log
 from runs.record import RECORD_NAME, read_record, summary_of
 
 # Settings that tell one run from its repetition.
-REPEATED = ("seed", "output.checkpoint_dir", "output.cache_dir")
+REPEATED = ("seed", "data.shots_file", "output.checkpoint_dir", "output.cache_dir")
 ACCURACIES = {"base": "base", "new": "new", "harmonic_mean": "H", "auroc": "AUROC"}
 
 

@@ -1,5 +1,6 @@
 """Gathers what a run's page needs from the models and the test images."""
 
+import jittor as jt
 import numpy as np
 
 from data.views import Views
@@ -78,11 +79,12 @@ def look_closer(paths, labels, trained, seen, config, before, after):
         pixels = views.of(paths[image])
         if pixels is None:
             continue
+        shown = jt.array(pixels).numpy().astype(np.uint8)  # on a GPU they are a Var of floats
         features = encode_views(trained.tuned, pixels[None])
         inlierness = mta_inlierness(features, trained.tuned_text, trained.scale, config.mta)
         whole = encode_views(trained.original, pixels[None, :1])
         looked.append({
-            "image": image, **crops_shown(np.asarray(pixels, np.uint8), inlierness[0]),
+            "image": image, **crops_shown(shown, inlierness[0]),
             "before": _first(trained, logits(whole[:, 0].numpy(), features[:, 0].numpy(), image)),
             "after": _first(trained, logits(seen.modes[image:image + 1],
                                             seen.tuned_modes[image:image + 1], image))})

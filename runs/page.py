@@ -108,7 +108,7 @@ def headline(record, log):
 def ablation(record):
     title, parts = "What each part adds", record["ablation"]
     if not parts:
-        return absent(title, "Not measured: test.py --ablate measures it.")
+        return absent(title, "Not measured: test.py with labels measures it.")
     gain, part = max((after["base"] - before["base"], name.lstrip("+ "))
                      for (_, before), (name, after) in zip(parts, parts[1:]))
     rows = [[text(name), *(f"{100 * share:.1f}" for share in shares.values())]
@@ -208,10 +208,12 @@ def base_or_new(record):
     truth = (scores, is_base[known], record["base_label"][known] == labels,
              record["new_label"][known] == labels)
     best = threshold_curve(*truth)[-1].max()
+    together = record["config"]["transduction"]["mode"] != "none"
     return section(
-        title, f"The threshold puts {points(shares['decided_right'])} of the images on the right "
-        f"side; harmonic mean {points(shares['harmonic_mean'])}, and {points(best)} with the "
-        "threshold that would have been best here.",
+        title, f"The {'joint' if together else 'threshold’s'} decision puts "
+        f"{points(shares['decided_right'])} of the images on the right side; harmonic mean "
+        f"{points(shares['harmonic_mean'])}, and {points(best)} with the threshold that would "
+        "have been best here.",
         figure("Scores", figures.score_histogram(*truth[:2], threshold)),
         figure("ROC", figures.roc_curve(*truth[:2], threshold, shares["auroc"])),
         figure("Accuracy against the threshold", figures.threshold_sweep(*truth, threshold)))

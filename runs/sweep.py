@@ -24,13 +24,14 @@ from runs.record import read_record
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def sweep(config_path, overrides, axes):
+def sweep(config_path, overrides, axes, restart=False):
     """Run the grid and print its table.
 
     Args:
         config_path: the YAML file of all runs.
         overrides: list of 'key=value', of all runs.
         axes: list of 'key=value,value,…'.
+        restart: run again what is done, too.
 
     Raises:
         UserError: an axis that cannot be read, a setting that no run could have (before the
@@ -47,7 +48,8 @@ def sweep(config_path, overrides, axes):
     for number, (config, settings) in enumerate(runs, start=1):
         run_folder = config.output.checkpoint_dir
         print(f"run {number} of {len(runs)}: {run_folder}", file=sys.stderr, flush=True)
-        if is_done(config) or run_scripts(config_path, settings, run_folder):
+        if (not restart and is_done(config)) or run_scripts(config_path, settings, run_folder,
+                                                            restart):
             folders.append(run_folder)
         else:
             failed.append(run_folder)
@@ -76,9 +78,9 @@ def is_done(config):
     return record is not None and record["config"] == config.to_dict()
 
 
-def run_scripts(config_path, settings, folder):
+def run_scripts(config_path, settings, folder, restart):
     """Train and test; whether both succeeded."""
-    common = ["--config", config_path, *settings]
+    common = ["--config", config_path, *settings, *(["--restart"] if restart else [])]
     output = ["--output", os.path.join(folder, "result.txt")]
     return all(
         subprocess.run([sys.executable, os.path.join(ROOT, script), *arguments]).returncode == 0

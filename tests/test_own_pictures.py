@@ -55,6 +55,15 @@ def test_training_names_its_folder_and_keeps_what_testing_needs(place):
     assert saved["modes"].shape == saved["tuned_modes"].shape == (6, SMALL.embed_dim)
 
 
+def test_a_run_on_other_pictures_of_that_name_is_kept(place):
+    os.makedirs(place / "elsewhere")
+    shutil.copytree(place / "mine", place / "elsewhere" / "mine")
+    before = (place / "test_pkl/own/mine/head.pkl").read_bytes()
+    done = run(place, "train.py", "--images", "elsewhere/mine", *FAST, code=2)
+    assert "test_pkl/own/mine holds what was trained on mine" in done.stderr.splitlines()[-1]
+    assert (place / "test_pkl/own/mine/head.pkl").read_bytes() == before
+
+
 def test_other_pictures_are_classified_without_the_training_data(place, tmp_path):
     os.rename(place / "mine", tmp_path / "away")
     try:

@@ -47,10 +47,20 @@ def test_classes_are_the_folders_and_images_come_in_natural_order(write, tmp_pat
     for file in ("b_c/10.jpg", "b_c/9.PNG", "a/x/1.jpg", "a/2.webp", "a/notes.txt", ".git/1.jpg",
                  "a/.hidden.jpg", "__MACOSX/a/1.jpg", "loose.jpg"):
         write(f"mine/{file}")
-    assert [p[1:] for p in read_pictures(str(tmp_path / "mine"))] == [
+    with pytest.warns(UserWarning, match="1 names are left out, such as 'a/notes.txt'"):
+        found = read_pictures(str(tmp_path / "mine"))
+    assert [p[1:] for p in found] == [
         ("a/2.webp", "a"), ("a/x/1.jpg", "a"), ("b_c/9.PNG", "b c"), ("b_c/10.jpg", "b c"),
         ("loose.jpg", "")]
-    assert all(os.path.isfile(p.path) for p in read_pictures(str(tmp_path / "mine")))
+    assert all(os.path.isfile(p.path) for p in found)
+
+
+@pytest.mark.parametrize("name", [b"a\xff.jpg", b"a\nb.jpg"])
+def test_a_name_that_no_result_can_hold_is_refused(pets, name):
+    with open(os.path.join(os.fsencode(pets), b"cat", name), "wb"):
+        pass
+    with pytest.raises(UserError, match="rename the image"):
+        read_pictures(str(pets))
 
 
 def test_linked_class_folders_are_read(pets, tmp_path):

@@ -52,7 +52,8 @@ def processes(monkeypatch):
         if config.lora.rank == 13:
             return Done(2)
         if script == "test.py":
-            assert command[-1] == os.path.join(config.output.checkpoint_dir, "result.txt")
+            output = command[command.index("--output") + 1]
+            assert output == os.path.join(config.output.checkpoint_dir, "result.txt")
             write_record(config.output.checkpoint_dir,
                          {**example_record(config.seed), "config": config.to_dict()})
         return Done(0)
@@ -81,6 +82,9 @@ def test_the_whole_grid_is_run_once(processes, config_file, tmp_path, capsys):
     assert {seed for _, seed, _ in processes} == {3}
     processes.clear()
     sweep(config_file, ["train.epochs=4"], ["seed=1", "lora.rank=2"])  # other settings
+    assert len(processes) == 2
+    processes.clear()
+    sweep(config_file, ["train.epochs=4"], ["seed=1", "lora.rank=2"], restart=True)
     assert len(processes) == 2
 
 
