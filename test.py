@@ -30,6 +30,7 @@ from data.report import (
     ablation_table,
     print_ablation,
     print_calibration,
+    print_own_sides,
     print_report,
 )
 from data.sample import ensure_sample
@@ -90,19 +91,19 @@ def main():
         shards.remove()
     n_base = int(seen.is_base.sum())
     log(f"{arguments.output}, {table_path}: {len(lines)} images, {n_base} taken for base classes")
+    ablation = []
     if images.labels is not None:
         print_report(trained.classes, trained.base, answers.labels, seen.scores, seen.is_base,
                      images.labels)
         print_calibration(answers, images.labels, temperature)
-    ablation = []
-    if images.labels is not None:
         rows = ablation_rows(trained, seen, one_by_one.labels, config.fusion)
         if together:
             rows.append(("+ joint decision", logits[:, trained.base], logits[:, trained.new],
                          answers.labels))
         ablation = ablation_table(rows, trained.base, trained.new, images.labels)
-    if arguments.ablate:
-        print_ablation(ablation)
+        print_own_sides(ablation)
+        if arguments.ablate:
+            print_ablation(ablation)
     labels = np.full(len(lines), -1) if images.labels is None else images.labels
     record = gather(images, labels, trained, seen, answers, config)
     leave(config.output.checkpoint_dir,

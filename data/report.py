@@ -117,6 +117,14 @@ def ablation_table(rows, base, new, labels):
     return table
 
 
+def print_own_sides(table):
+    """Print the last row of `ablation_table` as the papers' base-to-new setting measures."""
+    base, new = (table[-1][1][side] for side in ("base", "new"))
+    if not np.isnan([base, new]).any():
+        print(f"each side among its own classes: base {percent(base)}   new {percent(new)}   "
+              f"harmonic mean {percent(harmonic_mean(base, new))}")
+
+
 def print_ablation(table):
     """Print `ablation_table`'s result."""
     widths = (8, 8, 13, 12, 8)

@@ -2,6 +2,8 @@
 
 import os
 
+import numpy as np
+
 from configs import Config, format_config
 from data.metrics import accuracy, expected_calibration_error, threshold_curve
 from data.report import ABLATION_COLUMNS, by_domain, sides_of
@@ -109,10 +111,12 @@ def ablation(record):
     title, parts = "What each part adds", record["ablation"]
     if not parts:
         return absent(title, "Not measured: test.py with labels measures it.")
+    if np.isnan(parts[0][1]["base"]):
+        return absent(title, "No labelled test image is of a base class.")
     gain, part = max((after["base"] - before["base"], name.lstrip("+ "))
                      for (_, before), (name, after) in zip(parts, parts[1:]))
-    rows = [[text(name), *(f"{100 * share:.1f}" for share in shares.values())]
-            for name, shares in parts]
+    rows = [[text(name), *("–" if np.isnan(share) else f"{100 * share:.1f}"
+                           for share in shares.values())] for name, shares in parts]
     return section(
         title, f"Base images: {points(parts[0][1]['base'])} with zero-shot CLIP, "
         f"{points(parts[-1][1]['base'])} with all parts. {part} adds most, {100 * gain:+.1f} "

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import same_labels
 from configs import SAMPLE, load_config
 from data.challenge import ClassName, list_images, load_challenge, read_labels
 from data.painting import COLOURS, PAINTING, SKETCH, random_colours
@@ -164,31 +165,12 @@ def test_two_runs_give_the_same_bytes_whatever_the_number_of_threads(root, tmp_p
     assert len(set(results[0].split(b"\n"))) > 1000
 
 
-PLAIN = """
-import runpy
-from models import runtime
-runtime.prepare()
-from models import kernels
-kernels.has_kernels = lambda: False  # before the modules that import it
-runpy.run_path("test.py", run_name="__main__")
-"""
-
-
 def test_the_kernels_change_no_label(root, tmp_path):
     """Our own kernels, which are there for speed, against Jittor's own operations."""
     names = sorted(os.listdir(os.path.join(root, "TestSetB")))[::12]
     (tmp_path / "some").mkdir()
     for name in names:
         shutil.copy(os.path.join(root, "TestSetB", name), tmp_path / "some")
-    results = []
-    for how in (["test.py"], ["-c", PLAIN]):
-        output = tmp_path / f"{len(results)}.txt"
-        done = subprocess.run(
-            [sys.executable, *how, "--config", SAMPLE, "--output", output, f"data.root={root}",
-             f"data.test_dir={tmp_path / 'some'}", "data.labels=null", "mta.views=4",
-             f"output.cache_dir={tmp_path / 'cache'}"], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
-        shutil.rmtree(tmp_path / "cache")
-        results.append(output.read_text().splitlines())
-    assert results[0] == results[1]
-    assert len(results[0]) == len(names) > 90
+    lines, plain = same_labels.results(["--config", SAMPLE, f"data.root={root}", "mta.views=4",
+                                        f"data.test_dir={tmp_path / 'some'}", "data.labels=null"])
+    assert lines == plain and len(lines) == len(names) > 90
