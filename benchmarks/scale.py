@@ -8,7 +8,7 @@ set's CLIP. images: seconds and peak memory of test.py with 2 views, with copies
 set's test images. together: seconds and peak memory of few-shot TransCLIP alone, on random
 features of the size of two ViT-B/32 with the challenge's classes. Prints a table each; the last
 column is the cost per unit against the first row's, 1.0 or less where the cost is linear or better.
---plot draws them, as in docs/scale.png.
+--plot draws them.
 """
 
 import argparse
