@@ -28,15 +28,14 @@ from data.sources import images_to_classify
 from data.views import Views, view_batches
 from models.checkpoint import config_of_run
 from models.checkpoint_parts import check_parts
-from models.classifier import answer, judged
+from models.classifier import answer, judged, original_modes
 from models.features import encode_views, mta_features
 from models.jclip.weights import read_pickle
 from models.prompt import PromptLearner, classifier_features, handcrafted_prompts
-from models.trained import base_threshold, load_trained, scores_of
+from models.trained import base_threshold, load_trained
 from prompts import PromptLibrary
 
 FIGURES = ("base", "new", "harmonic_mean")
-BATCH = 64  # images
 CHANGES = {
     "fusion.tuned_text": (0.3, 1.0, 3.0),
     "fusion.zero_shot_text": (0.0, 0.5, 1.0),
@@ -113,23 +112,15 @@ class Run:
             trained = trained._replace(tuned_text=self._tuned_text(config))
         trained = trained._replace(threshold=base_threshold(trained, trained.support, config.ood))
         V = config.mta.views
-        first = self._features[:, :min(V, config.mta.zero_shot_views)]
-        modes = self._mta(first, trained.zero_shot_text, config.mta)
-        scores = scores_of(trained, jt.array(modes), config.ood)
-        new = scores < trained.threshold  # as `models.classifier.look` does
-        if new.any():
-            modes[new] = self._mta(self._features[new, :V], trained.zero_shot_text, config.mta)
-        seen = judged(trained, {
-            "modes": modes, "scores": scores,
-            "tuned_modes": self._mta(self._tuned[:, :V], trained.tuned_text, config.mta)})
+        modes, scores = original_modes(
+            trained, config, jt.array(self._features[:, :min(V, config.mta.zero_shot_views)]),
+            lambda rows: jt.array(self._features[rows, :V]))
+        tuned_modes = mta_features(jt.array(self._tuned[:, :V]), trained.tuned_text,
+                                   trained.scale, config.mta)
+        seen = judged(trained, {"modes": modes, "scores": scores, "tuned_modes": tuned_modes})
         shares = summary(trained.base, answer(trained, seen, config.fusion).labels, seen.scores,
                          seen.is_base, self._labels)
         return [shares[figure] for figure in FIGURES]
-
-    def _mta(self, features, text, settings):
-        return np.concatenate([
-            mta_features(jt.array(features[start:start + BATCH]), text, self._trained.scale,
-                         settings) for start in range(0, len(features), BATCH)])
 
     def _tuned_text(self, config):
         library = PromptLibrary(config.prompts.dir)

@@ -6,6 +6,7 @@ Takes test.py's arguments but --output; runs it with the kernels and with Jittor
 their place, and exits with 1 if a line of result.txt differs.
 """
 
+import itertools
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ runpy.run_path("test.py", run_name="__main__")
 
 def main():
     lines, plain = results(sys.argv[1:])
-    unlike = sum(a != b for a, b in zip(lines, plain))
+    unlike = sum(a != b for a, b in itertools.zip_longest(lines, plain))
     print(f"{unlike} of {len(lines)} lines differ")
     sys.exit(unlike > 0)
 

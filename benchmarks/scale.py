@@ -1,11 +1,11 @@
 """Cost against size: classes, views, test images, and images judged together.
 
-    python benchmarks/scale.py [classes] [views] [images] [together] [--plot FILE]
+    python benchmarks/scale.py [classes] [views] [images] [images-together] [--plot FILE]
 
 classes: seconds of the text features of all classes, and of the labels of 1,000 images, with
 ViT-B/32's sizes. views: seconds to encode and merge (MTA) the views of 8 images, with the sample
 set's CLIP. images: seconds and peak memory of test.py with 2 views, with copies of the sample
-set's test images. together: seconds and peak memory of few-shot TransCLIP alone, on random
+set's test images. images-together: seconds and peak memory of few-shot TransCLIP alone, on random
 features of the size of two ViT-B/32 with the challenge's classes. Prints a table each; the last
 column is the cost per unit against the first row's, 1.0 or less where the cost is linear or better.
 --plot draws them.
@@ -50,16 +50,14 @@ REPEATS = 3
 
 def main():
     parts = {"classes": by_classes, "views": by_views, "images": by_images,
-             "images together": by_images_together}
-    names = {name.split()[-1]: name for name in parts}  # 'together' for the last
+             "images-together": by_images_together}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(names)}; by default all")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(parts)}; by default all")
     parser.add_argument("--plot", metavar="FILE", help="an image of the curves")
     arguments = parser.parse_args()
-    if not set(arguments.parts) <= set(names):
-        parser.error(f"the parts are {', '.join(names)}")
-    measured = {names[part]: table(names[part], parts[names[part]]())
-                for part in arguments.parts or names}
+    if not set(arguments.parts) <= set(parts):
+        parser.error(f"the parts are {', '.join(parts)}")
+    measured = {part: table(part, parts[part]()) for part in arguments.parts or parts}
     if arguments.plot:
         plot(measured, arguments.plot)
 

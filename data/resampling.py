@@ -23,7 +23,7 @@ class Places(NamedTuple):
 
     Attributes:
         centres: float64 array (V, S), of each pixel of a view; an image's first is at ½.
-        steps: float64 array (V,), image pixels for each of a view.
+        steps: float64 array (V,), image pixels for each of a view, positive.
     """
 
     centres: np.ndarray
@@ -51,7 +51,7 @@ def resample(pixels, across, down):
 
     Args:
         pixels: uint8 array (H, W, 3).
-        across, down: `Places` of the views' pixels along W and H; either may run backwards.
+        across, down: `Places` of the views' pixels along W and H; a mirrored view's run backwards.
 
     Returns:
         uint8 array (V, S, S, 3); on a GPU a float32 Var of whole numbers from 0 to 255, some of
@@ -82,7 +82,7 @@ def _taps(line, length):
         bounds: int32 array (V, S, 2), the first neighbour and their number.
         weights: int32 array (V, S, T), in units of 2⁻²²; beyond their number 0.
     """
-    centres, spread = line.centres, np.maximum(np.abs(line.steps), 1.0)[:, None]
+    centres, spread = line.centres, np.maximum(line.steps, 1.0)[:, None]
     support = 2.0 * spread
     first = np.maximum((centres - support + 0.5).astype(np.int32), 0)
     last = np.minimum((centres + support + 0.5).astype(np.int32), length)
@@ -180,7 +180,7 @@ def _all_weights(line, length):
     centres = line.centres.reshape(-1, 1) - 0.5  # as pixel numbers
     # Whole and rest apart: float32 does not hold both of a large image's.
     whole = np.floor(centres)
-    spread = np.maximum(np.abs(line.steps), 1.0).repeat(line.centres.shape[1])[:, None]
+    spread = np.maximum(line.steps, 1.0).repeat(line.centres.shape[1])[:, None]
     whole, rest, spread = (jt.array(values.astype(np.float32))
                            for values in (whole, centres - whole, spread))
     x = jt.abs(jt.arange(length).float32().unsqueeze(0) - whole - rest) / spread

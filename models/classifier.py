@@ -69,29 +69,22 @@ def judged(trained, found):
 def look(trained, config, otherwise, pixels):
     """Features and scores of a batch's views, (B, V, S, S, 3): {attribute of `Seen`: array}.
 
-    The original CLIP decides by the first views, and looks at the others of new images, which it
-    is to name.
-
     Args:
         otherwise: `unseen`'s, which tells what is wanted. The tuned model and the auxiliary
             encoder see base images only, unless everything is; the others have what `unseen` has.
     """
     everything = "whole" in otherwise
     seen = {name: np.repeat(row, len(pixels), axis=0) for name, row in otherwise.items()}
-
-    def modes_of(features):
-        return mta_features(features, trained.zero_shot_text, trained.scale, config.mta)
-
     n_first = config.mta.zero_shot_views
     features = encode_views(trained.original, pixels[:, :n_first])
-    seen["modes"] = modes_of(features)
-    seen["scores"] = scores_of(trained, jt.array(seen["modes"]), config.ood)
-    is_base = seen["scores"] >= trained.threshold
-    new = np.flatnonzero(~is_base)
-    if len(new) and pixels.shape[1] > n_first:
-        further = encode_views(trained.original, pixels[new][:, n_first:])
-        seen["modes"][new] = modes_of(jt.concat([features[jt.array(new)], further], dim=1))
-    wanted = np.flatnonzero(everything | is_base)
+
+    def of_all_views(rows):
+        further = encode_views(trained.original, pixels[rows][:, n_first:])
+        return jt.concat([features[jt.array(rows)], further], dim=1)
+
+    seen["modes"], seen["scores"] = original_modes(
+        trained, config, features, of_all_views if pixels.shape[1] > n_first else None)
+    wanted = np.flatnonzero(everything | (seen["scores"] >= trained.threshold))
     if len(wanted):
         tuned_features = encode_views(trained.tuned, pixels[wanted])
         seen["tuned_modes"][wanted] = mta_features(tuned_features, trained.tuned_text,
@@ -102,6 +95,28 @@ def look(trained, config, otherwise, pixels):
     if everything:
         seen.update(whole=features[:, 0].numpy(), tuned_whole=tuned_features[:, 0].numpy())
     return seen
+
+
+def original_modes(trained, config, features, of_all_views=None):
+    """MTA's features by the original CLIP, and the scores by which base and new are told apart.
+
+    The first views tell; a new image, which the original CLIP is to name, gets the mode of all.
+
+    Args:
+        features: Var (B, V, D), of the first views.
+        of_all_views: function of some rows of B, int array, that returns the features of all
+            views of these images, Var; None where the first are all.
+
+    Returns:
+        modes: float32 array (B, D). scores: array (B,).
+    """
+    modes = mta_features(features, trained.zero_shot_text, trained.scale, config.mta)
+    scores = scores_of(trained, jt.array(modes), config.ood)
+    new = np.flatnonzero(~(scores >= trained.threshold))
+    if of_all_views is not None and len(new):
+        modes[new] = mta_features(of_all_views(new), trained.zero_shot_text, trained.scale,
+                                  config.mta)
+    return modes, scores
 
 
 def unseen(trained, config, everything):
