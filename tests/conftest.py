@@ -19,10 +19,10 @@ from models import lp_plus_plus, mta
 from models.jclip import attention, layer_norm, model
 from models.jclip.model import CLIP
 from models.jclip.sizes import CLIPSizes, TowerSizes
-from models.kernel_headers import precompile_headers
+from models.kernel_compiler import prepare_kernel_compiler
 from tests.reference.weights import TOKENS, random_images, random_state
 
-precompile_headers()
+prepare_kernel_compiler()
 # Jittor ends a process of which a child is killed, as tests do to scripts.
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 # Before a command: what no one may read stays so for root; empty where that cannot be had.

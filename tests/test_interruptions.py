@@ -51,10 +51,12 @@ def start(script, folder):
 
 def wait_for(process, text):
     """Read what a process says until a line holds `text`."""
+    said = ""
     for line in process.stderr:
+        said += line
         if text in line:
             return
-    raise AssertionError(f"it ended without saying {text!r}")
+    raise AssertionError(f"it ended ({process.wait()}) without saying {text!r}: {said[-2000:]}")
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(workplace):
