@@ -21,9 +21,10 @@ _HEADER = """\
 #include "ops/op_register.h"
 """
 
-# Before it compiles a kernel, each thread of Jittor 1.3.11 writes the kernel's source, and there puts
-# operations into the graph (oneDNN's product for a multiply and sum, say), which two threads at once
-# leave with broken lists. This is Jittor's `do_compile_inner` with a lock around all but the compiler.
+# Before a thread of Jittor 1.3.11 calls the compiler, it writes the kernel's source, and there puts
+# operations into the graph (oneDNN's product for a multiply and sum, say); two threads at once
+# break the graph's lists. This is Jittor's `do_compile_inner` with a lock around all but the
+# compiler.
 _IN_TURN = r"""
 #include <mutex>
 #include "fused_op.h"
