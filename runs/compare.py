@@ -8,7 +8,7 @@ from models.errors import UserError
 from runs import figures
 from runs.elements import figure, header, points, section, table, text, write_html
 from runs.log import read_log
-from runs.record import RECORD_NAME, read_record, summary_of
+from runs.record import read_record, summary_of
 
 # Settings that tell one run from its repetition.
 REPEATED = ("seed", "data.shots_file", "output.checkpoint_dir", "output.cache_dir")
@@ -24,13 +24,14 @@ def read_groups(folders):
         'minutes' of training.
 
     Raises:
-        UserError: a folder without a tested run.
+        UserError: a folder without a run that was tested since it was trained.
     """
     groups = {}
     for folder in folders:
         record = read_record(folder)
         if record is None:
-            raise UserError(f"{folder} holds no {RECORD_NAME}; run test.py with its config first")
+            raise UserError(f"{folder} holds no run that was tested since it was trained; run "
+                            "test.py with its config first")
         settings = {key: repr(value) for key, value in flat(record["config"]).items()
                     if key not in REPEATED}
         shares = summary_of(record)

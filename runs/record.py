@@ -30,6 +30,7 @@ from data.report import summary
 from data.views import decode
 from models.errors import UserError
 from models.jclip.weights import read_pickle, write_pickle
+from runs.log import read_log
 
 RECORD_NAME = "test.pkl"
 N_PAIRS, N_WORST, N_LOOKED_AT, N_CROPS = 6, 8, 4, 16
@@ -41,13 +42,13 @@ def write_record(folder, record):
 
 
 def read_record(folder):
-    """The record in a run folder; None where the run was not tested yet.
+    """The record in a run folder; None where the run was not tested since it was trained.
 
     Raises:
         UserError: the file is damaged, or of another version of this project.
     """
-    path = os.path.join(folder, RECORD_NAME)
-    if not os.path.exists(path):
+    path, log = os.path.join(folder, RECORD_NAME), read_log(folder)
+    if not os.path.exists(path) or log and log[-1]["stage"] != "test":
         return None
     record = read_pickle(path)
     if not isinstance(record, dict) or not {"config", "rankings", "pictures"} <= set(record):

@@ -84,6 +84,14 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     np.testing.assert_equal(read_record(str(tmp_path)), record)
 
 
+@pytest.mark.parametrize("stages, is_there", [(["head", "test"], True), (["test", "head"], False)])
+def test_the_record_of_an_earlier_training_is_left_out(stages, is_there, tmp_path):
+    write_record(str(tmp_path), example_record())
+    (tmp_path / "log.jsonl").write_text("".join(
+        f'{{"time": {i}, "stage": "{stage}"}}\n' for i, stage in enumerate(stages)))
+    assert (read_record(str(tmp_path)) is not None) == is_there
+
+
 def test_another_file_is_no_record(tmp_path):
     write_pickle(str(tmp_path / "test.pkl"), {"config": {}})
     with pytest.raises(UserError, match="run test.py again"):

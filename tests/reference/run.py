@@ -58,5 +58,8 @@ def write_run(folder, seed=0, labelled=True, **settings):
     log.begin("head")
     for epoch in range(1, 11):
         log.write(epoch=epoch, loss=3 / epoch, moved_head=float(epoch - 1))
-    write_record(str(folder), example_record(seed, labelled, **settings))
+    record = example_record(seed, labelled, **settings)
+    write_record(str(folder), record)
+    log.begin("test")
+    log.write(images=len(record["names"]))
     return str(folder)
