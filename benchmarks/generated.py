@@ -1,7 +1,8 @@
 """What test.py needs at full size, for the pair test of benchmarks/run.py: photos, random weights
 and checkpoints, and where the crops lie, so that PyTorch's side can cut the same.
 
-As everything is random, the pair says what the pipeline costs, not how well it classifies.
+As everything is random, the pair says what the pipeline costs, not how well it classifies. Ours
+takes the default of mta.zero_shot_views; PyTorch's side looks at all views with both models.
 """
 
 import glob
@@ -42,8 +43,9 @@ def script(sizes, folder):
         run()
         return read_labels(result)
 
-    n_views = sizes["images"] * sizes["views"]
-    return Work(run, labels, 2 * inputs.image_flops(sizes["model"], n_views))
+    mta = load_config(os.path.join(inputs.ROOT, CONFIG), settings).mta
+    n_views = mta.views + min(mta.views, mta.zero_shot_views)  # of an image that is taken for base
+    return Work(run, labels, inputs.image_flops(sizes["model"], sizes["images"] * n_views))
 
 
 def run_logged(command, log_path):
