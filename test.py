@@ -202,7 +202,7 @@ def ablation_rows(trained, seen, rankings, fusion):
         fusion: the config's section.
     """
     zero_shot, zero_shot_mta = (text_logits(trained, features, trained.zero_shot_text)
-                                for features in (seen.whole, seen.modes))
+                                for features in (seen.whole, seen.all_modes))
     base, new = zero_shot[:, trained.base], zero_shot[:, trained.new]
 
     def fused(head):

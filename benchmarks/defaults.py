@@ -112,12 +112,13 @@ class Run:
             trained = trained._replace(tuned_text=self._tuned_text(config))
         trained = trained._replace(threshold=base_threshold(trained, trained.support, config.ood))
         V = config.mta.views
-        modes, scores = original_modes(
+        modes, all_modes, scores = original_modes(
             trained, config, jt.array(self._features[:, :min(V, config.mta.zero_shot_views)]),
             lambda rows: jt.array(self._features[rows, :V]))
         tuned_modes = mta_features(jt.array(self._tuned[:, :V]), trained.tuned_text,
                                    trained.scale, config.mta)
-        seen = judged(trained, {"modes": modes, "scores": scores, "tuned_modes": tuned_modes})
+        seen = judged(trained, {"modes": modes, "all_modes": all_modes, "scores": scores,
+                                 "tuned_modes": tuned_modes})
         shares = summary(trained.base, answer(trained, seen, config.fusion).labels, seen.scores,
                          seen.is_base, self._labels)
         return [shares[figure] for figure in FIGURES]

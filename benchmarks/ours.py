@@ -23,6 +23,7 @@ from models import lora
 from models.jclip.model import CLIP
 from models.jclip.preprocess import STD, Preprocess, normalise
 from models.jclip.sizes import sizes_of
+from models.kernel_compiler import prepare_kernel_compiler
 from models.lp_plus_plus import LPPlusPlus
 from models.mta import mta
 from models.prompt import PromptLearner, class_features, tokenize_prompts
@@ -191,6 +192,7 @@ if __name__ == "__main__":
         jt.flags.use_cuda = 0
     else:
         runtime.use_accelerator()
+    prepare_kernel_compiler()
     serve(ANSWERS, WORKS, f"Jittor {jt.__version__}, NumPy {np.__version__}, Python "
           f"{sys.version.split()[0]}, {os.environ['OMP_NUM_THREADS']} threads, "
           f"{'cuda' if jt.flags.use_cuda else 'cpu'}",

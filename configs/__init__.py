@@ -34,6 +34,7 @@ _AT_LEAST_ONE = {
     "train.epochs", "train.batch_size", "head.epochs", "head.views", "mta.views",
     "mta.zero_shot_views", "test.batch_size", "aux.views", "aux.epochs"}
 _ANY_SIGN = {"ood.threshold"}
+_NOT_ZERO = {"mta.lambda_y"}  # a divisor
 _AT_MOST = {"seed": 2 ** 32 - 1, "train.scale": 1, "mta.scale": 1, "mta.nearest": 1,
             "prompt.queue_weight": 1, "ood.recall": 1, "ood.negative_share": 1,
             "aux.merged_share": 1}
@@ -100,8 +101,9 @@ def own_pictures_config(images, new_classes=None, path=None, overrides=()):
     name = os.path.basename(os.path.abspath(images))
     if not os.path.isdir(images):
         name = os.path.splitext(name)[0]
+    new = {} if new_classes is None else {"new_classes": new_classes}
     return load_config(path, overrides, {
-        "data": {"images": images, "new_classes": new_classes},
+        "data": {"images": images, **new},
         "output": {"checkpoint_dir": os.path.join(OWN_RUNS, name),
                    "cache_dir": os.path.join("cache", "own", name)}})
 
@@ -271,5 +273,7 @@ def _check_range(name, value, source):
     least, most = int(key in _AT_LEAST_ONE), _AT_MOST.get(key, math.inf)
     if value < least and key not in _ANY_SIGN:
         raise UserError(f"{source}: {name} is {shown(value)}; it must be at least {least}")
+    if value == 0 and key in _NOT_ZERO:
+        raise UserError(f"{source}: {name} is {shown(value)}; it must be more than 0")
     if value > most:
         raise UserError(f"{source}: {name} is {shown(value)}; it must be at most {most}")

@@ -169,14 +169,20 @@ def few_shot(classes, samples, settings, seed, train=None, validation=None):
                      held_back, validation)
 
 
-def read_labels(path, n_classes):
-    """{file name: label} of a label file for test images; errors as in `read_samples`."""
+def read_labels(path, n_classes, named=os.path.basename):
+    """{image: label} of a label file for test images; errors as in `read_samples`.
+
+    Args:
+        path: the file. n_classes: C.
+        named: function of an image's path in the file, what it is known by; its bare name by
+            default.
+    """
     labels = {}
     for where, text, label in _labelled_rows(path, "image label", n_classes):
         if leaves_folder(text):
             raise UserError(f"{where}: {shown(text)} leaves the folder of the test images; "
                             "write the image's name alone")
-        _is_first(os.path.basename(text), label, labels, where)
+        _is_first(named(text), label, labels, where)
     return labels
 
 

@@ -48,9 +48,12 @@ def load_pictures(settings, seed, library):
         `Challenge`; labels count the classes as they come, then the new ones.
 
     Raises:
-        UserError: a picture without a class, fewer than two classes, a class named twice; see
-            `read_pictures` and `few_shot`.
+        UserError: a `shots_file`, a picture without a class, fewer than two classes, a class
+            named twice; see `read_pictures` and `few_shot`.
     """
+    if settings.shots_file is not None:
+        raise UserError(f"data.shots_file is {settings.shots_file}; the shots of own pictures are "
+                        "chosen by seed, so leave it out, or leave out --images")
     pictures = read_pictures(settings.images)
     for picture in pictures:
         if not picture.name:
@@ -152,9 +155,11 @@ def _rows_of_csv(path):
                             'comma into "quotes"')
         file, label = row["path"], row.get("label", "")
         refuse_odd_characters(where, file + label)
-        # The user's own list, which may name images anywhere.
-        image = file if os.path.isabs(file) and os.path.isfile(file) else find_image(
+        # The user's own list, which may name images anywhere by their whole path.
+        image = file if os.path.isabs(file) else find_image(
             file, (os.path.dirname(path), "."), where)
+        if not os.path.isfile(image):
+            raise UserError(f"{where}: no image {shown(file)}")
         if image in seen:
             raise UserError(f"{where}: {shown(file)} is listed twice; remove one of its lines")
         seen.add(image)

@@ -77,9 +77,12 @@ def images_to_classify(settings, classes, labels_path=None):
         paths = list_images(os.path.join(settings.root, settings.test_dir))
         names = [os.path.basename(path) for path in paths]
     if labels_path is not None:
-        by_name = read_labels(labels_path, len(classes))
-        labels = np.array([by_name.get(os.path.basename(path), -1) for path in paths])
+        flat = settings.images is None and settings.split is None  # all images in one folder
+        named = os.path.basename if flat else os.path.normpath
+        by_name = read_labels(labels_path, len(classes), named)
+        labels = np.array([by_name.get(named(name), -1) for name in names])
         if (labels < 0).all():
+            cure = "set data.test_dir to their folder" if flat else "name them as result.txt does"
             raise UserError(f"{labels_path} names none of the images in "
-                            f"{os.path.dirname(paths[0])}; set data.test_dir to their folder")
+                            f"{os.path.dirname(paths[0])}; {cure}")
     return Images(paths, names, None if labels is None or (labels < 0).all() else labels)

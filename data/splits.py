@@ -91,7 +91,7 @@ def read_benchmark(settings):
         UserError: a file that is missing or of another form.
     """
     path = os.path.join(settings.root, settings.split)
-    images = os.path.join(settings.root, settings.split_images)
+    images = os.path.normpath(os.path.join(settings.root, settings.split_images))
     kind = os.path.basename(path)
     if kind == "variants.txt":
         return _read_aircraft(path, images)
@@ -155,10 +155,15 @@ def _read_imagenet(path, images):
         if not os.path.isdir(folder):
             raise UserError(f"no folder {folder}; set data.root and data.split_images")
         parts.append(files_below(folder))
-    folders = sorted({file.split(os.sep)[0] for file in parts[0]})
+    folders, test_folders = (sorted({file.split(os.sep)[0] for file in files})
+                             for files in parts)
     unknown = next((f for f in folders if f not in name_of), None)
     if unknown is not None:
         raise UserError(f"{path} has no name for the folder {unknown} of {images}")
+    unknown = next((f for f in test_folders if f not in folders), None)
+    if unknown is not None:
+        raise UserError(f"{os.path.join(images, 'val', unknown)} is in no class that "
+                        f"{os.path.join(images, 'train')} has; sort val into train's folders")
     label_of = {folder: label for label, folder in enumerate(folders)}
     train, test = ([Sample(os.path.join(images, part, file), label_of[file.split(os.sep)[0]])
                     for file in files] for part, files in zip(("train", "val"), parts))

@@ -27,7 +27,10 @@ class Seen(NamedTuple):
     """What the models made of the test images.
 
     Attributes:
-        modes, tuned_modes: arrays (N, D), MTA's features by the original and the tuned CLIP.
+        modes, tuned_modes: arrays (N, D), MTA's features by the original CLIP, of the first
+            views, and by the tuned one.
+        all_modes: array (N, D), the original CLIP's of all views, by which new classes are named;
+            of an image taken for base like `modes` unless `everything` is seen.
         scores: array (N,), `base_score`. is_base: bool array (N,).
         whole, tuned_whole: arrays (N, D), view 0 by either; None unless `everything` is seen.
         aux_features: array (N, A), zeros of an image that was not seen; None without an auxiliary
@@ -36,6 +39,7 @@ class Seen(NamedTuple):
 
     modes: np.ndarray
     tuned_modes: np.ndarray
+    all_modes: np.ndarray
     scores: np.ndarray
     is_base: np.ndarray
     whole: np.ndarray = None
@@ -82,8 +86,8 @@ def look(trained, config, otherwise, pixels):
         further = encode_views(trained.original, pixels[rows][:, n_first:])
         return jt.concat([features[jt.array(rows)], further], dim=1)
 
-    seen["modes"], seen["scores"] = original_modes(
-        trained, config, features, of_all_views if pixels.shape[1] > n_first else None)
+    seen["modes"], seen["all_modes"], seen["scores"] = original_modes(
+        trained, config, features, of_all_views if pixels.shape[1] > n_first else None, everything)
     wanted = np.flatnonzero(everything | (seen["scores"] >= trained.threshold))
     if len(wanted):
         tuned_features = encode_views(trained.tuned, pixels[wanted])
@@ -97,33 +101,35 @@ def look(trained, config, otherwise, pixels):
     return seen
 
 
-def original_modes(trained, config, features, of_all_views=None):
+def original_modes(trained, config, features, of_all_views=None, everything=False):
     """MTA's features by the original CLIP, and the scores by which base and new are told apart.
 
-    The first views tell; a new image, which the original CLIP is to name, gets the mode of all.
+    The first views tell; a new image, which the original CLIP is to name, is looked at in all.
 
     Args:
         features: Var (B, V, D), of the first views.
         of_all_views: function of some rows of B, int array, that returns the features of all
             views of these images, Var; None where the first are all.
+        everything: whether base images are looked at in all views too.
 
     Returns:
-        modes: float32 array (B, D). scores: array (B,).
+        modes, all_modes: float32 arrays (B, D), `Seen`'s. scores: array (B,).
     """
     modes = mta_features(features, trained.zero_shot_text, trained.scale, config.mta)
     scores = scores_of(trained, jt.array(modes), config.ood)
-    new = np.flatnonzero(~(scores >= trained.threshold))
-    if of_all_views is not None and len(new):
-        modes[new] = mta_features(of_all_views(new), trained.zero_shot_text, trained.scale,
-                                  config.mta)
-    return modes, scores
+    all_modes = modes.copy()
+    wanted = np.flatnonzero(everything | ~(scores >= trained.threshold))
+    if of_all_views is not None and len(wanted):
+        all_modes[wanted] = mta_features(of_all_views(wanted), trained.zero_shot_text,
+                                         trained.scale, config.mta)
+    return modes, all_modes, scores
 
 
 def unseen(trained, config, everything):
     """The row (1, …) of each of `look`'s arrays for an image that was not looked at."""
     zero_shot, tuned = (unit_norm(text.mean(dim=0, keepdims=True)).numpy()
                         for text in (trained.zero_shot_text, trained.tuned_text))
-    row = {"modes": zero_shot, "tuned_modes": tuned,
+    row = {"modes": zero_shot, "tuned_modes": tuned, "all_modes": zero_shot,
            "scores": scores_of(trained, jt.array(zero_shot), config.ood)}
     if trained.aux_encoder is not None:
         row["aux_features"] = np.zeros((1, trained.aux_encoder.n_features), np.float32)
@@ -162,7 +168,7 @@ def blocks_of(seen):
 
 def _answer(trained, seen, fusion):
     base, new = trained.base, trained.new
-    zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)
+    zero_shot = text_logits(trained, seen.all_modes, trained.zero_shot_text)
     fused = fused_logits(trained, seen, fusion)
     base_first = [base[by_logit(fused)], new[by_logit(zero_shot[:, new])]]
     new_first = [base_first[1], base[by_logit(zero_shot[:, base])]]

@@ -2,6 +2,7 @@
 the part that changes the graph.
 """
 
+import contextlib
 import os
 import shlex
 import subprocess
@@ -59,7 +60,7 @@ def prepare_kernel_compiler():
 def _precompile_headers():
     """Two thirds of a kernel's compile time go into reading headers.
 
-    The precompiled one is made once, in a few seconds, and kept in Jittor's cache (70 MB). It
+    The precompiled one is made once, in a few seconds, and kept in Jittor's cache (85 MB). It
     serves only a compiler with the same flags; with another than g++, or where it cannot be
     compiled, nothing changes.
     """
@@ -80,9 +81,12 @@ def _compile(header):
     flags = [flag for flag in shlex.split(jt.flags.cc_flags)
              if flag != "-shared" and not flag.startswith(("-l", "-L", "-Wl"))]
     # Jittor compiles kernels with -g too, to find its places in the assembler code.
-    done = subprocess.run([jt.flags.cc_path, "-g", *flags, "-x", "c++-header", header,
-                           "-o", temporary], capture_output=True)
-    if done.returncode != 0:
-        return False
-    os.replace(temporary, f"{header}.gch")  # another process may do the same at the same time
-    return True
+    try:
+        done = subprocess.run([jt.flags.cc_path, "-g", *flags, "-x", "c++-header", header,
+                               "-o", temporary], capture_output=True)
+        if done.returncode == 0:  # another process may do the same at the same time
+            os.replace(temporary, f"{header}.gch")
+        return done.returncode == 0
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)

@@ -214,8 +214,9 @@ class LPPlusPlus:
             spread = self._prototypes(T)
             spread = (spread - spread.mean(dim=0, keepdims=True)) ** 2  # (C, D)
             worst = nn.matmul_transpose(F ** 2, spread).max(dim=1)  # (N, C) -> (N,)
-            steps["scale"] = N / float(worst.sum().item())
-            steps["shift"] = 1 / float(spread.sum(dim=1).max().item())
+            # One class alone has no spread; nothing is to be learned then.
+            steps["scale"] = N / max(float(worst.sum().item()), 1e-12)
+            steps["shift"] = 1 / max(float(spread.sum(dim=1).max().item()), 1e-12)
         return steps
 
 

@@ -40,25 +40,26 @@ def base_score(image_features, base_text, new_text, logit_scale, enlarged_text=N
     if score not in SCORES:
         raise UserError(f"ood.score is {score!r}; it must be one of {', '.join(SCORES)}")
 
+    if not new_text.shape[0]:
+        return np.full(image_features.shape[0], np.inf, np.float32)
+
     def logits(text_features):
         return (logit_scale * nn.matmul_transpose(image_features, text_features)).numpy()
 
     base = logits(base_text)
     if score == "mcm":
         return np.exp(base.max(axis=1) - _log_sum(base))
-    new = [logits(new_text)] if new_text.shape[0] else []
+    new = [logits(new_text)]
     if enlarged_text is not None and enlarged_text.shape[0]:
         enlarged = logits(enlarged_text)
         to_base = nn.matmul_transpose(enlarged_text, base_text).max(dim=1).numpy()
         if score == "neglabel":
             n_kept = int(round(negative_share * len(to_base)))
             new.append(enlarged[:, np.argsort(to_base, kind="stable")[:n_kept]])
-        elif new:
+        else:
             to_new = nn.matmul_transpose(enlarged_text, new_text).max(dim=1).numpy()
             new.append(enlarged[:, to_new > to_base])
             base = np.concatenate([base, enlarged[:, to_new <= to_base]], axis=1)
-    if not new:
-        return np.full(len(base), np.inf, np.float32)
     new = np.concatenate(new, axis=1)
     if score == "winner":
         return base.max(axis=1) - new.max(axis=1)
@@ -72,10 +73,12 @@ def log_odds(scores, threshold, score):
         scores: array (N,) of `base_score`. threshold: float. score: which one it is; all but
             the probability 'mcm' are log-odds already.
     """
+    if np.isposinf(scores).all():  # there are no new classes
+        return scores
     if score == "mcm":
-        scores, threshold = (np.log(p) - np.log1p(-p) for p in (scores, threshold))
-    # Without new classes all scores are infinite, and so is a threshold found on them.
-    return scores - (threshold if np.isfinite(threshold) else 0.0)
+        scores, threshold = (np.log(p) - np.log1p(-p) for p in (
+            np.clip(p, 1e-7, 1 - 1e-7) for p in (np.float64(scores), threshold)))
+    return scores - threshold
 
 
 def _log_sum(logits):

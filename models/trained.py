@@ -2,11 +2,13 @@
 
 import functools
 import os
+import warnings
 from typing import NamedTuple
 
 import jittor as jt
 import numpy as np
 
+from configs import differences
 from data.challenge import ClassName
 from data.metrics import recall_threshold
 from models import auxiliary, jclip, lora
@@ -149,11 +151,13 @@ def read_checkpoints(config, sizes, present, encoder):
         content = saved[name] = load_checkpoint(path, present, keys)
         check_parts(path, content, parts, sizes, 0 if encoder is None else encoder.n_features)
         first = saved["prompt_lora.pkl"]
-        present["classes"] = first["classes"]
+        # All are of one training, of whatever images it was.
+        present.update((key, first[key]) for key in ("classes", "data") if key in first)
         if not np.array_equal(content["base"], first["base"]):
             raise UserError(f"{path} has other base classes than prompt_lora.pkl; train again")
         if name == "aux.pkl":
             auxiliary.check_encoder(path, content, encoder)
+    _warn_of_other_views(saved["ood.pkl"]["config"], present["config"])
     for name, described in (("head.pkl", saved["ood.pkl"]["features"]),
                             ("calibration.pkl", saved["calibration.pkl"]["modes"])):
         labels = saved[name].get("labels")
@@ -166,6 +170,21 @@ def read_checkpoints(config, sizes, present, encoder):
         raise UserError(f"{path} is damaged: its features are not those of its labels; train "
                         "again")
     return saved
+
+
+def _warn_of_other_views(trained, present):
+    """Tell that the threshold and the temperatures are of other views than the test's."""
+    if not isinstance(trained.get("mta"), dict):
+        return
+    settings = []
+    for config in (trained, present):
+        mta = dict(config["mta"])
+        mta["zero_shot_views"] = min(mta["zero_shot_views"], mta["views"])
+        settings.append({"mta": mta})
+    changed = differences(*settings, ("mta",))
+    if changed:
+        warnings.warn(f"the threshold of base and new and the temperatures are of training's views "
+                      f"({'; '.join(changed)}); train.py --stage 2 makes them anew", stacklevel=2)
 
 
 def text_features(original, tuned, prompts, names, base, new, enlarged, contexts, settings):

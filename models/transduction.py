@@ -48,7 +48,7 @@ def joint_answer(logits, temperature):
 
 def selective_logits(trained, seen, fusion):
     """Logits (N, C): of base classes the fused ones, of new ones those of the same texts' parts."""
-    logits = text_logits(trained, seen.modes, trained.zero_shot_text)
+    logits = text_logits(trained, seen.all_modes, trained.zero_shot_text)
     logits[:, trained.base] = fused_logits(trained, seen, fusion)
     if len(trained.new):
         tuned = text_logits(trained, seen.tuned_modes, trained.tuned_new_text)
@@ -61,7 +61,7 @@ def selective_logits(trained, seen, fusion):
 def transductive_logits(trained, seen, config):
     """log z (N, C) of TransCLIP, over both models' features."""
     settings = config.transduction
-    features, support = whitened(both(seen.modes, seen.tuned_modes),
+    features, support = whitened(both(seen.all_modes, seen.tuned_modes),
                                  both(trained.support, trained.tuned_support))
     labels = trained.support_labels
     if settings.mode == "zero-shot":
@@ -104,7 +104,7 @@ def _unit(rows):
 def log_prior(trained, seen, config):
     """log ŷ (N, C): the probability of either side times the class's among its side's."""
     fused = fused_logits(trained, seen, config.fusion)
-    zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)[:, trained.new]
+    zero_shot = text_logits(trained, seen.all_modes, trained.zero_shot_text)[:, trained.new]
     odds = log_odds(seen.scores, trained.threshold, config.ood.score)[:, None]
     prior = np.empty((len(fused), len(trained.classes)), np.float32)
     prior[:, trained.base] = log_softmax(fused / trained.temperature) - np.logaddexp(0, -odds)

@@ -1,6 +1,7 @@
 """Several runs side by side: those that differ in the seed alone are one row with a deviation."""
 
 import os
+import re
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from runs.log import read_log
 from runs.record import read_record, summary_of
 
 # Settings that tell one run from its repetition.
-REPEATED = ("seed", "data.shots_file", "output.checkpoint_dir", "output.cache_dir")
+REPEATED = ("seed", "output.checkpoint_dir", "output.cache_dir")
+_SEED_IN_A_NAME = re.compile(r"seed_?\d+")  # of data.shots_file, as 2SFS names its choices
 ACCURACIES = {"base": "base", "new": "new", "harmonic_mean": "H", "auroc": "AUROC"}
 
 
@@ -34,6 +36,7 @@ def read_groups(folders):
                             "test.py with its config first")
         settings = {key: repr(value) for key, value in flat(record["config"]).items()
                     if key not in REPEATED}
+        settings["data.shots_file"] = _SEED_IN_A_NAME.sub("seed", settings["data.shots_file"])
         shares = summary_of(record)
         values = {name: shares[key] for key, name in ACCURACIES.items() if key in shares}
         trained = [line["time"] for line in read_log(folder) if line["stage"] != "test"]

@@ -45,7 +45,7 @@ def _likeliest(trained, seen, fusion):
     The last two are the whole image's, where that was seen.
     """
     base = fused_logits(trained, seen, fusion)
-    zero_shot = text_logits(trained, seen.modes, trained.zero_shot_text)
+    zero_shot = text_logits(trained, seen.all_modes, trained.zero_shot_text)
     new = zero_shot[:, trained.new]
     base_label = trained.base[base.argmax(axis=1)]
     new_label = trained.new[new.argmax(axis=1)] if len(trained.new) else base_label

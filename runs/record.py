@@ -27,7 +27,6 @@ import numpy as np
 from PIL import Image
 
 from data.report import summary
-from data.views import decode
 from models.errors import UserError
 from models.jclip.weights import read_pickle, write_pickle
 from runs.log import read_log
@@ -139,6 +138,8 @@ def telling_images(before, after, labels, n_images=N_LOOKED_AT):
 
 def pictures_of(paths, predicted, labels, confidence):
     """{image: JPEG} of the images that the page shows beside what went wrong."""
+    from data.views import decode  # imports Jittor, which reading a record needs not
+
     wanted = surest_mistakes(predicted, labels, confidence)
     for _, b, of_a, of_b in confused_pairs(predicted, labels):
         wanted += [*of_a[:1], *of_b[:1], typical(predicted, labels, b)]

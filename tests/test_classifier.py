@@ -23,7 +23,8 @@ def test_blocks_change_no_answer(monkeypatch):
     trained = SimpleNamespace(**texts, base=base, new=np.array([1, 4, 6]), scale=20.0, head=head,
                               aux_head=None, temperature=2.0, zero_shot_temperature=1.5)
     features, tuned = unit(random.randn(11, D)), unit(random.randn(11, D))
-    seen = Seen(features, tuned, random.randn(11), random.rand(11) > 0.4)
+    seen = Seen(features, tuned, unit(random.randn(11, D)), random.randn(11),
+                random.rand(11) > 0.4)
     fusion = SimpleNamespace(tuned_text=1.0, zero_shot_text=0.5, head=1.0)
     whole = answer(trained, seen, fusion)
     assert whole.labels.shape == (11, 5)
@@ -61,9 +62,14 @@ def test_few_views_tell_base_from_new_and_all_name_the_new(monkeypatch):
     n_base = int(is_base.sum())
     assert 0 < n_base < 40
     few, many = (modes(of, trained.zero_shot_text) for of in (views[:, :2], views))
-    np.testing.assert_allclose(seen["modes"][is_base], few[is_base], atol=1e-6)
-    np.testing.assert_allclose(seen["modes"][~is_base], many[~is_base], atol=1e-6)
-    assert (seen["modes"][~is_base] != few[~is_base]).any()
+    np.testing.assert_allclose(seen["modes"], few, atol=1e-6)
+    np.testing.assert_allclose(seen["all_modes"][is_base], few[is_base], atol=1e-6)
+    np.testing.assert_allclose(seen["all_modes"][~is_base], many[~is_base], atol=1e-6)
+    assert (seen["all_modes"][~is_base] != few[~is_base]).any()
     np.testing.assert_allclose(seen["tuned_modes"][is_base],
                                modes(views, trained.tuned_text)[is_base], atol=1e-6)
     assert n_encoded == {"original": 40 * 2 + (40 - n_base) * (V - 2), "tuned": n_base * V}
+    # With labels or together, new classes' logits of all images are of one kind.
+    seen = look(trained, config, unseen(trained, config, everything=True), views)
+    np.testing.assert_allclose(seen["modes"], few, atol=1e-6)
+    np.testing.assert_allclose(seen["all_modes"], many, atol=1e-6)

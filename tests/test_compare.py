@@ -32,6 +32,14 @@ def test_one_group_is_named_by_its_folder_and_one_run_has_no_deviation(folders):
     assert head == ["settings", "runs", "base", "new", "H", "AUROC", "minutes"]
 
 
+def test_2sfs_choices_are_one_group_for_each_number_of_shots(tmp_path):
+    files = [f"shot_{shots}-seed_{seed}_train.jsonl" for shots in (1, 4) for seed in (1, 2)]
+    groups = read_groups([write_run(tmp_path / file, **{"data.shots_file": file})
+                          for file in files])
+    assert [len(runs) for runs in groups.values()] == [2, 2]
+    assert all("shot_1-seed" in name or "shot_4-seed" in name for name in groups)
+
+
 def test_the_table_is_aligned(folders):
     lines = format_table(table_of(read_groups(folders))).splitlines()
     assert len(lines) == 3 and len(set(map(len, lines))) == 1

@@ -157,6 +157,13 @@ def test_configs_beside_weights(case, tmp_path):
     check(case, tmp_path / "config.json", weights.read_beside)
 
 
+@pytest.mark.parametrize("n_heads", [5, 128])
+def test_heads_that_do_not_divide_the_channels_are_refused(tmp_path, n_heads):
+    (tmp_path / "config.json").write_text(weights.towers(num_attention_heads=n_heads))
+    with pytest.raises(UserError, match=f"64 channels do not go into {n_heads} heads"):
+        weights.read_beside(tmp_path / "config.json")
+
+
 def test_a_test_folder_of_everything_odd(trained, tmp_path):
     """Every image has its line and the same pixels the same labels; what is none is named."""
     workplace, _ = trained
@@ -254,12 +261,17 @@ def move_base(content):
     content["base"] = content["base"] + 1
 
 
+def train_on_others(content):
+    content["data"] = "8 training images with checksum 00000001"
+
+
 @pytest.mark.parametrize("name, change, words", [
     ("head.pkl", spoil_head, "head.w has values that are not finite"),
     ("prompt_lora.pkl", cut_contexts, "contexts has the shape"),
     ("ood.pkl", forget_features, "is no whole checkpoint of train.py"),
     ("prompt_lora.pkl", forget_a_layer, "does not fit: missing"),
     ("ood.pkl", move_base, "has other base classes than"),
+    ("head.pkl", train_on_others, "images with checksum 00000001' then, 8 training images with"),
 ])
 def test_a_damaged_checkpoint_ends_in_one_line(trained, tmp_path, name, change, words):
     workplace, _ = trained

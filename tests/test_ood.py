@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models.errors import UserError
-from models.ood import SCORES, base_score
+from models.ood import SCORES, base_score, log_odds
 
 SCALE = 20.0
 
@@ -76,8 +76,9 @@ def test_neglabel_uses_the_names_farthest_from_base(world):
 
 def test_without_new_classes_everything_is_base(world):
     images, names, further = world
-    for kind in ("winner", "mass"):
-        assert np.isposinf(score(images, names, 6, further, score=kind)).all()
+    for kind in SCORES:
+        scores = score(images, names, 6, further, score=kind)
+        assert np.isposinf(scores).all() and np.isposinf(log_odds(scores, 0.5, kind)).all()
 
 
 def test_an_unknown_score_is_named(world):

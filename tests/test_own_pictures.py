@@ -89,8 +89,16 @@ def test_other_pictures_are_classified_without_the_training_data(place, tmp_path
     assert "calibration error (15 bins)" in done.stdout
 
 
+def test_a_label_file_names_the_pictures_as_the_result_does(place):
+    (place / "labels.txt").write_text("red_fox/0.jpg 1\nblue vase/0.jpg 0\n")
+    done = run(place, "test.py", "--images", "others", "--labels", "labels.txt")
+    assert "all        2 images" in done.stdout  # and not every class's 0.jpg
+
+
 def test_an_image_is_named_with_probabilities(place):
     done = run(place, "predict.py", "others/blue vase/0.jpg", "others/loose.png", "mta.views=1")
+    assert "the temperatures are of training's views (mta.views: 2" in (
+        done.stderr)
     images = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
     assert images == ["others/blue vase/0.jpg", "others/loose.png"]
     answers = [line.split(" %  ") for line in done.stdout.splitlines() if line.startswith(" ")]

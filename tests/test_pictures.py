@@ -29,9 +29,9 @@ def library():
     return PromptLibrary(os.path.dirname(prompts.__file__))
 
 
-def settings(images, new_classes=None, shots=4, val_shots=2):
+def settings(images, new_classes=None, shots=4, val_shots=2, shots_file=None):
     return SimpleNamespace(images=str(images), new_classes=new_classes, shots=shots,
-                           val_shots=val_shots)
+                           val_shots=val_shots, shots_file=shots_file)
 
 
 @pytest.fixture
@@ -159,6 +159,11 @@ def test_what_is_wrong_with_the_pictures_is_named(write, library, make, message)
     write("x/1.jpg"), write("x/2.jpg")
     with pytest.raises(UserError, match=message):
         load_pictures(settings(make(write)), 1, library)
+
+
+def test_shots_of_own_pictures_cannot_be_a_file(pets, library):
+    with pytest.raises(UserError, match="data.shots_file is shots.txt"):
+        load_pictures(settings(pets, shots_file="shots.txt"), 1, library)
 
 
 @pytest.mark.parametrize("content, message", [

@@ -163,6 +163,10 @@ def test_imagenet_is_read_by_folder(eurosat, write):
     challenge = load_benchmark(settings, seed=1)
     assert [s.label for s in challenge.train] == [0, 1, 2]
     assert [s.label for s in challenge.validation] == [0]  # what training leaves, not the test's
+    loose = write("eurosat/images/val/3.JPEG")  # as the archive has them
+    with pytest.raises(UserError, match="val/3.JPEG is in no class"):
+        read_benchmark(settings)
+    os.remove(loose)
     write("eurosat/classnames.txt", "n03 sunglasses\n")
     with pytest.raises(UserError, match="no name for the folder n01"):
         read_benchmark(settings)

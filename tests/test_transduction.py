@@ -27,7 +27,7 @@ def world(n=9, new=NEW, seed=0):
         tuned_text=jt.array(unit(random.randn(len(BASE), D))), aux_head=None, threshold=0.5,
         head=SimpleNamespace(logits=lambda features: jt.array(features[:, :len(BASE)])),
         temperature=2.0, zero_shot_temperature=1.5)
-    seen = Seen(unit(random.randn(n, D)), unit(random.randn(n, D)),
+    seen = Seen(*(unit(random.randn(n, D)) for _ in range(3)),
                 np.linspace(-3, 4, n).astype(np.float32), None)
     config = SimpleNamespace(
         fusion=SimpleNamespace(tuned_text=1.0, zero_shot_text=0.5, head=1.0),

@@ -51,9 +51,7 @@ def load(name_or_path, activation=None):
     from models.jclip.preprocess import Preprocess
     from models.jclip.sizes import sizes_of
     from models.jclip.weights import check_not_empty
-    from models.kernel_compiler import prepare_kernel_compiler
 
-    prepare_kernel_compiler()
     path = _FILES.get(name_or_path, name_or_path)
     if not os.path.isfile(path):
         if name_or_path not in _FILES:

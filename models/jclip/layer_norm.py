@@ -57,11 +57,12 @@ static void moments(const float* x, int64_t D, float epsilon, float& mean, float
 """
 _FORWARD = r"""
     int64_t D = in1_shape0, n = in0->num / D;
+    float epsilon = data["epsilon"];
     #pragma omp parallel for
     for (int64_t i = 0; i < n; i++) {
         const float* x = in0_p + i * D;
         float mean, inverse, *y = out0_p + i * D;
-        moments(x, D, data["epsilon"], mean, inverse);
+        moments(x, D, epsilon, mean, inverse);
         for (int64_t c = 0; c < D; c++) y[c] = (x[c] - mean) * inverse * in1_p[c] + in2_p[c];
     }
 """
@@ -69,6 +70,7 @@ _FORWARD = r"""
 # dbias = Σ g. Each thread sums its own rows, and the threads' sums are added in their order.
 _BACKWARD = r"""
     int64_t D = in1_shape0, n = in0->num / D;
+    float epsilon = data["epsilon"];
     int n_threads = omp_get_max_threads();
     std::vector<float> sums(2 * D * n_threads);
     #pragma omp parallel num_threads(n_threads)
@@ -78,7 +80,7 @@ _BACKWARD = r"""
         for (int64_t i = 0; i < n; i++) {
             const float *x = in0_p + i * D, *g = in2_p + i * D, *w = in1_p;
             float mean, inverse, total = 0, along = 0, *dx = out0_p + i * D;
-            moments(x, D, data["epsilon"], mean, inverse);
+            moments(x, D, epsilon, mean, inverse);
             for (int64_t c = 0; c < D; c++) {
                 float u = (x[c] - mean) * inverse;
                 total += w[c] * g[c];

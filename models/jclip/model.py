@@ -14,6 +14,7 @@ from models.jclip.attention import self_attention
 from models.jclip.layer_norm import LayerNorm
 from models.jclip.resnet import ModifiedResNet
 from models.jclip.sizes import ResNetSizes
+from models.kernel_compiler import prepare_kernel_compiler
 from models.kernels import has_kernels
 
 FEW_ROWS = 100
@@ -144,6 +145,7 @@ class CLIP(nn.Module):
     """
 
     def __init__(self, sizes):
+        prepare_kernel_compiler()  # before anything is computed, whoever builds one
         self.sizes = sizes
         if isinstance(sizes.vision, ResNetSizes):
             self.visual = ModifiedResNet(*sizes.vision, sizes.image_size, sizes.embed_dim)

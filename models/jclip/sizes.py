@@ -89,7 +89,11 @@ def sizes_of(state, heads=None, activation="quick_gelu"):
         return len(blocks)
 
     def tower(width, prefix, n_heads):
-        return TowerSizes(width, depth(prefix), n_heads or max(1, width // HEAD_WIDTH))
+        n_heads = n_heads or max(1, width // HEAD_WIDTH)
+        if width % n_heads:
+            raise ValueError(f"{width} channels do not go into {n_heads} heads; a config.json "
+                             "beside it tells its num_attention_heads")
+        return TowerSizes(width, depth(prefix), n_heads)
 
     vision_heads, text_heads = heads or (None, None)
     if "visual.attnpool.positional_embedding" in state:

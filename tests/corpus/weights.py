@@ -99,7 +99,7 @@ WEIGHTS = [
 CONFIGS_BESIDE = [
     *handled(IMAGE_SIZE, {
         "of something else": '{"model": 3}', "a list": "[1]", "that fits":
-        towers(num_attention_heads=1), "without a word of it": towers(hidden_size=64),
+        towers(num_attention_heads=1),
         "with a mark": "\ufeff" + towers(num_attention_heads=1)}),
     *refused("asks for the activations", {
         f"hidden_act {value}": towers(hidden_act=value) for value in (
