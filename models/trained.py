@@ -174,14 +174,15 @@ def read_checkpoints(config, sizes, present, encoder):
 
 def _warn_of_other_views(trained, present):
     """Tell that the threshold and the temperatures are of other views than the test's."""
-    if not isinstance(trained.get("mta"), dict):
-        return
-    settings = []
-    for config in (trained, present):
-        mta = dict(config["mta"])
-        mta["zero_shot_views"] = min(mta["zero_shot_views"], mta["views"])
-        settings.append({"mta": mta})
-    changed = differences(*settings, ("mta",))
+    mta = trained.get("mta")
+    if not isinstance(mta, dict) or not all(
+            type(mta.get(key)) is int for key in ("views", "zero_shot_views")):
+        return  # damaged; nothing else is taken from there
+
+    def looked_at(mta):
+        return {"mta": {**mta, "zero_shot_views": min(mta["zero_shot_views"], mta["views"])}}
+
+    changed = differences(looked_at(mta), looked_at(present["mta"]), ("mta",))
     if changed:
         warnings.warn(f"the threshold of base and new and the temperatures are of training's views "
                       f"({'; '.join(changed)}); train.py --stage 2 makes them anew", stacklevel=2)

@@ -265,6 +265,19 @@ def train_on_others(content):
     content["data"] = "8 training images with checksum 00000001"
 
 
+def test_settings_that_nothing_is_taken_from_may_be_damaged(trained, tmp_path):
+    workplace, lines = trained
+    shutil.copytree(workplace / "weights", tmp_path / "weights")
+    path = str(tmp_path / "weights" / "ood.pkl")
+    content = read_pickle(path)
+    content["config"]["mta"] = {"views": "many"}
+    write_pickle(path, content)
+    done = run("test.py", workplace, "--output", tmp_path / "result.txt",
+               f"output.checkpoint_dir={tmp_path / 'weights'}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "result.txt").read_text().splitlines() == lines
+
+
 @pytest.mark.parametrize("name, change, words", [
     ("head.pkl", spoil_head, "head.w has values that are not finite"),
     ("prompt_lora.pkl", cut_contexts, "contexts has the shape"),

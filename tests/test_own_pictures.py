@@ -97,8 +97,7 @@ def test_a_label_file_names_the_pictures_as_the_result_does(place):
 
 def test_an_image_is_named_with_probabilities(place):
     done = run(place, "predict.py", "others/blue vase/0.jpg", "others/loose.png", "mta.views=1")
-    assert "the temperatures are of training's views (mta.views: 2" in (
-        done.stderr)
+    assert "the temperatures are of training's views (mta.views: 2" in done.stderr
     images = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
     assert images == ["others/blue vase/0.jpg", "others/loose.png"]
     answers = [line.split(" %  ") for line in done.stdout.splitlines() if line.startswith(" ")]
