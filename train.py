@@ -84,7 +84,7 @@ def main():
         f"temperature (data.val_shots={config.data.val_shots}), {len(challenge.new)} new classes")
     np.random.seed(config.seed)  # LoRA's start
 
-    model, preprocess = jclip.load(config.clip.weights)
+    model, preprocess = jclip.load(config.clip.weights, config.clip.activation)
     lora.freeze(model)
     encoder = auxiliary.load_encoder(config.aux.weights, preprocess.image_size)
     base_classes = [challenge.classes[label] for label in challenge.base]

@@ -66,8 +66,8 @@ def load_encoder(path, view_size):
     """The `Encoder` of a weights file; None without a path.
 
     Args:
-        path: a file of any format of `models.jclip.formats`, or a name of
-            `jclip.available_models()`.
+        path: a file of any format of `models.jclip.formats`, a folder that holds one, or a name
+            of `jclip.available_models()`.
         view_size: side of the views in pixels, at which a ResNet takes them; a CLIP has a size
             of its own, to which they are resized.
 
@@ -76,7 +76,7 @@ def load_encoder(path, view_size):
     """
     if path is None:
         return None
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         if path not in jclip.available_models():
             raise UserError(f"no auxiliary weights at {path}; put {_WANTED} there, or set "
                             "aux.weights=null")

@@ -14,8 +14,9 @@ from models.untrusted import same_value, shown
 
 
 def fingerprint(model):
-    """A checksum of a CLIP's weights, int."""
-    checksum = 0
+    """A checksum of a model's weights and, if it is not OpenAI's, of its activation, int."""
+    activation = getattr(getattr(model, "sizes", None), "activation", "quick_gelu")
+    checksum = 0 if activation == "quick_gelu" else zlib.crc32(activation.encode())
     for _, parameter in model.named_parameters():
         checksum = zlib.crc32(np.ascontiguousarray(parameter.numpy()), checksum)
     return checksum

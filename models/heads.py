@@ -37,7 +37,8 @@ def fit_heads(stage_1, stage_1_path, challenge, library, learner, labels, encode
     Returns:
         {file name: content} of checkpoints; None in all processes but the first.
     """
-    original, preprocess = jclip.load(config.clip.weights)  # stage 1 may have changed the first
+    # Stage 1 may have changed the first.
+    original, preprocess = jclip.load(config.clip.weights, config.clip.activation)
     tuned = lora.tuned_clip(original, config.lora, stage_1["lora"], stage_1_path)
     paths = [sample.path for sample in challenge.train]
     all_prompts = handcrafted_prompts(library, challenge.classes, config.prompts)

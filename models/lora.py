@@ -1,5 +1,7 @@
 """LoRA: low-rank additions to the attention of a frozen CLIP.
 
+    python -m models.lora convert IN --weights ViT-B-32.pkl [OUT]     (files: models/lora_files.py)
+
 Hu et al. 2021, arXiv 2106.09685: W x becomes W x + (alpha / R) B A dropout(x), A (R, D)
 random, B (D, R) zero. On which weights of CLIP: Zanella and Ben Ayed 2024, arXiv 2405.18541.
 Departure: q, k and v of a block share one dropout mask, which is one pass over x, not three.
@@ -10,15 +12,24 @@ import copy
 import functools
 import math
 
+if __name__ == "__main__":  # the command looks at files alone, which needs no Jittor
+    import sys
+
+    from models.errors import run_script
+    from models.lora_files import main
+
+    sys.exit(run_script(main))
+
 import jittor as jt
 import numpy as np
 from jittor import nn
 
 from models.errors import UserError
 from models.jclip.weights import check_state
+from models.lora_files import PARTS, block_numbers, scaling
 from models.streams import streams, uniform
 
-_PARTS = ("q", "k", "v")
+_INPUTS = PARTS[:3]  # q, k and v come from one product, o from another
 
 
 class LowRank(nn.Module):
@@ -36,7 +47,7 @@ class LowRank(nn.Module):
         self.width = width
         self.parts = tuple(parts)
         self.rank = rank
-        self.scaling = alpha / rank
+        self.scaling = scaling(alpha, rank)
         self.dropout = dropout
         self.streams = None  # `dropout_drawn` puts a function of a shape here
         n_active = sum(self.parts)
@@ -51,6 +62,10 @@ class LowRank(nn.Module):
             x = x * (numbers >= self.dropout) / (1 - self.dropout)
         low = nn.matmul_transpose(x, self.down)  # (…, D) -> (…, n_active * R)
         return nn.matmul_transpose(low, self._up_blocks()) * self.scaling
+
+    def place(self, part):
+        """Which of the active parts a part is, by its number; None if it gets no addition."""
+        return sum(self.parts[:part]) if self.parts[part] else None
 
     def weight(self):
         """The addition as one weight, (n_parts * D, D)."""
@@ -99,7 +114,7 @@ def apply_lora(model, encoder="both", params=("q", "k", "v"), rank=4, alpha=1.0,
     """
     if encoder not in ("vision", "text", "both"):
         raise UserError(f"lora.encoder is {encoder!r}; it must be vision, text or both")
-    if not params or not set(params) <= {*_PARTS, "o"}:
+    if not params or not set(params) <= set(PARTS):
         raise UserError(f"lora.params is {list(params)}; it must name some of q, k, v, o")
     if rank < 1 or not 0 <= dropout < 1:
         raise UserError(f"lora.rank is {rank} and lora.dropout {dropout}; rank must be at least "
@@ -111,11 +126,11 @@ def apply_lora(model, encoder="both", params=("q", "k", "v"), rank=4, alpha=1.0,
         if not blocks:
             raise UserError(f"lora.encoder is {encoder!r}, but this CLIP's image encoder is a "
                             "ResNet, which LoRA does not change; set it to text")
-        for i in _positions(positions, len(blocks)):
+        for i in block_numbers(positions, len(blocks)):
             attention = blocks[i].attn
             width = attention.in_proj_weight.shape[1]
-            if set(params) & set(_PARTS):
-                attention.in_delta = LowRank(width, [p in params for p in _PARTS],
+            if set(params) & set(_INPUTS):
+                attention.in_delta = LowRank(width, [p in params for p in _INPUTS],
                                              rank, alpha, dropout)
                 layers.append(attention.in_delta)
             if "o" in params:
@@ -186,6 +201,36 @@ def load_lora_state(model, state, path="LoRA weights"):
         variable.update(jt.array(state[name]))
 
 
+def load_additions(model, additions, path="LoRA weights"):
+    """Let the additions of `apply_lora` be those of a file; those that it has not stay as they are.
+
+    A rank above the file's has rows of A that are random and columns of B that are zero, as at the
+    start of a training.
+
+    Args:
+        model: with additions.
+        additions: `models.lora_files.Lora.additions`. path: of the file, for messages.
+
+    Raises:
+        UserError: the model has no room for one of them.
+    """
+    layers = _layers(model)
+    for (encoder, block, part), (down, up) in additions.items():
+        layer = layers.get(f"{encoder}.{block}.{'out' if part == 'o' else 'in'}_delta")
+        place = None if layer is None else layer.place(0 if part == "o" else _INPUTS.index(part))
+        if place is None or len(down) > layer.rank:
+            raise UserError(f"{path} adds to {part} of the {encoder} encoder's block {block} with "
+                            f"rank {len(down)}, for which lora.encoder, lora.params, "
+                            "lora.positions and lora.rank leave no room; set them to the file's")
+        rows, columns = layer.down.numpy(), layer.up.numpy()
+        start = place * layer.rank
+        rows[start:start + len(down)] = down
+        columns[place] = 0
+        columns[place, :, :len(down)] = up / layer.scaling
+        layer.down.update(jt.array(rows))
+        layer.up.update(jt.array(columns))
+
+
 def tuned_clip(model, settings, state, path):
     """A CLIP with trained additions merged into its weights, frozen.
 
@@ -221,21 +266,3 @@ def _layers(model):
                 if getattr(block.attn, part) is not None:
                     layers[f"{tower}.{i}.{part}"] = getattr(block.attn, part)
     return layers
-
-
-def _positions(positions, n_blocks):
-    third, half = n_blocks // 3, n_blocks // 2
-    named = {"all": range(n_blocks), "bottom": range(third), "mid": range(third, 2 * third),
-             "up": range(2 * third, n_blocks), "half-bottom": range(half),
-             "half-up": range(half, n_blocks), "top1": range(n_blocks - 1, n_blocks),
-             "top2": range(max(0, n_blocks - 2), n_blocks),
-             "top3": range(max(0, n_blocks - 3), n_blocks)}
-    if isinstance(positions, str):
-        if positions not in named:
-            raise UserError(f"lora.positions is {positions!r}; it must be a list of block "
-                            f"numbers or one of {', '.join(named)}")
-        return list(named[positions])
-    if not all(isinstance(i, int) and 0 <= i < n_blocks for i in positions):
-        raise UserError(f"lora.positions is {positions}; block numbers must be 0 to "
-                        f"{n_blocks - 1}")
-    return sorted(set(positions))

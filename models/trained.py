@@ -84,7 +84,7 @@ def load_trained(config, classes=None):
     """
     if min(config.fusion.to_dict().values()) < 0 or config.fusion.tuned_text <= 0:
         raise UserError("fusion's weights must not be negative, and tuned_text must be above 0")
-    original, preprocess = jclip.load(config.clip.weights)
+    original, preprocess = jclip.load(config.clip.weights, config.clip.activation)
     lora.freeze(original)
     clip = fingerprint(original)
     encoder = auxiliary.load_encoder(config.aux.weights, preprocess.image_size)

@@ -138,7 +138,7 @@ def without(name):
     ({**resnet_weights(), "layer3.0.conv3.weight": np.float32(1)}, "no whole ResNet"),
     ({**resnet_weights(), "layer1.0.conv3.weight": np.zeros((0, 4, 1, 1), "f4")}, "empty array"),
     ({**resnet_weights(), "bn1.weight": np.full(8, np.nan, "f4")}, "not finite"),
-    ({"state_dict": 3}, "no array of numbers"), ([], "no dict of weights")])
+    ({"state_dict": 3}, "no dict of weights, only 'state_dict'"), ([], "no dict of weights")])
 def test_other_files_are_refused(tmp_path, content, words):
     path = str(tmp_path / "w.pkl")
     write_pickle(path, content)

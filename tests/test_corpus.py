@@ -46,6 +46,9 @@ def what_is_there(path):
     """What a case wrote: the bytes, or the kind of what is no file."""
     if path.is_symlink():
         return os.readlink(path).replace(path.name, "itself")
+    if path.is_dir():
+        return tuple(sorted((str(each.relative_to(path)), each.stat().st_size)
+                            for each in path.rglob("*")))
     if not path.is_file():
         return path.stat().st_mode if path.exists() else None
     return hashlib.sha1(path.read_bytes()).digest()

@@ -14,12 +14,15 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from models import jclip
+from models.checkpoint import fingerprint
 from models.errors import UserError
-from models.jclip.formats import read_weights
+from models.jclip.formats import read_content, read_weights
 from models.jclip.model import CLIP
 from models.jclip.sizes import CLIPSizes, ResNetSizes, TowerSizes
+from models.jclip.torch_archive import torch_archive
 from models.jclip.weights import write_pickle
 from models.lora import apply_lora
+from tests.corpus import weights as corpus
 from tests.reference.weights import (
     TOKENS,
     clip_shapes,
@@ -121,6 +124,90 @@ def test_resnet_features_equal_the_reference(tmp_path):
     with pytest.raises(UserError, match="ResNet"):
         apply_lora(model, "both")
     assert len(apply_lora(model, "text")) == 2
+
+
+def test_bfloat16_is_widened(tmp_path):
+    """What torch and safetensors 0.8 write of bfloat16: the upper halves of float32 values."""
+    values = np.float32([[1.5, -2, 0.1], [3e38, 1e-40, 0]])
+    halves = (values.view(np.uint32) >> 16).astype(np.uint16)
+    state = {"first": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]},
+             "scale": {"dtype": "BF16", "shape": [], "data_offsets": [12, 14]},
+             "other": {"dtype": "F32", "shape": [3], "data_offsets": [14, 26]}}
+    header = json.dumps(state).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + halves.tobytes()
+                     + halves[0, :1].tobytes() + values[0].tobytes())
+    read = read_weights(str(path), "gelu").state
+    expected = (halves.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(read["first"], expected)
+    assert read["scale"].shape == () and read["scale"] == 1.5
+    np.testing.assert_array_equal(read["other"], values[0])
+    path.write_bytes(path.read_bytes()[:-8])
+    assert "damaged" in refused(str(path))
+
+
+@pytest.mark.parametrize("prefix", ["model.", "clip.model.", "module._orig_mod."])
+def test_a_prefix_of_transformers_names_is_taken_off(tmp_path, prefix):
+    state, path = random_state(SMALL), tmp_path / "model.safetensors"
+    save_file({prefix + n: v for n, v in to_transformers(state).items()}, path)
+    with_config(path, "gelu")
+    ours = read_weights(str(path)).state
+    assert ours.keys() == state.keys()
+    np.testing.assert_array_equal(ours["visual.proj"], state["visual.proj"])
+
+
+def test_an_index_of_shards_and_a_folder_are_read(tmp_path):
+    corpus.sharded("model.safetensors")(tmp_path / "shards")
+    index = str(tmp_path / "shards" / "model.safetensors.index.json")
+    for name, value in corpus.STATE.items():
+        np.testing.assert_array_equal(read_weights(index).state[name], value, err_msg=name)
+    done = command("info", str(tmp_path / "shards"))
+    assert done.returncode == 0 and "in 2 files" in done.stdout, done.stderr
+    assert command("convert", index, str(tmp_path / "whole.pkl")).returncode == 0
+    assert read_weights(str(tmp_path / "whole.pkl")).state.keys() == corpus.STATE.keys()
+
+
+def test_the_home_folder_is_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_pickle(str(tmp_path / "x.pkl"), corpus.STATE)
+    assert jclip.load("~/x.pkl")[1].image_size == 16
+
+
+def test_a_config_beside_a_pickle_counts_more_than_the_habit(tmp_path):
+    path = tmp_path / "clip.pkl"
+    write_pickle(str(path), half_state())
+    assert read_weights(str(path)).activation == "quick_gelu"
+    with_config(path, "gelu")
+    assert read_weights(str(path)).activation == "gelu"
+
+
+def test_the_activation_is_part_of_what_was_trained_with(tmp_path):
+    path = tmp_path / "clip.pth"
+    path.write_bytes(torch_archive(corpus.STATE))
+    assert "clip.activation" in refused_without_activation(path)
+    quick, exact = (jclip.load(str(path), activation)[0] for activation in ("quick_gelu", "gelu"))
+    write_pickle(str(tmp_path / "clip.pkl"), corpus.STATE)
+    assert fingerprint(quick) == fingerprint(jclip.load(str(tmp_path / "clip.pkl"))[0])
+    assert fingerprint(exact) != fingerprint(quick)
+
+
+def refused_without_activation(path):
+    with pytest.raises(UserError) as error:
+        jclip.load(str(path))
+    return str(error.value)
+
+
+def test_what_is_written_for_pytorch_is_read_by_jittor(tmp_path):
+    path = str(tmp_path / "x.pt")
+    content = {"weights": {"layer_0": {"q_proj": {"w_lora_A": np.float32([[1, 2], [3, 4]])}}},
+               "metadata": {"r": 4, "alpha": 1.0, "params": ["q", "k"], "encoder": "both"}}
+    with open(path, "wb") as file:
+        file.write(torch_archive(content))
+    theirs, ours = jt.load(path), read_content(path)[0]
+    assert theirs["metadata"] == ours["metadata"] == content["metadata"]
+    for read in (theirs, ours):
+        pair = read["weights"]["layer_0"]["q_proj"]
+        np.testing.assert_array_equal(np.asarray(pair["w_lora_A"]), [[1, 2], [3, 4]])
 
 
 def test_an_unknown_activation_is_no_guess(tmp_path):

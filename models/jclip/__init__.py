@@ -30,9 +30,9 @@ def load(name_or_path, activation=None):
     """A CLIP and its preprocessing.
 
     Args:
-        name_or_path: a file of any format of `models.jclip.formats`, or a name of
-            `available_models()`, whose file is then looked for in the working directory and
-            in the hub's cache, and downloaded if it is in neither.
+        name_or_path: a file of any format of `models.jclip.formats`, a folder that holds one, or
+            a name of `available_models()`, whose file is then looked for in the working
+            directory and in the hub's cache, and downloaded if it is in neither.
         activation: 'quick_gelu' or 'gelu', for weights that do not tell which they need.
 
     Returns:
@@ -44,26 +44,20 @@ def load(name_or_path, activation=None):
             or whose values are not finite.
     """
     runtime.prepare()  # the imports below are the first ones of Jittor
-    from models.jclip.formats import read_weights
+    from models.jclip.formats import read_weights, sizes_of_weights
     from models.jclip.hub import fetch
     from models.jclip.model import CLIP
     from models.jclip.parameters import fill
     from models.jclip.preprocess import Preprocess
-    from models.jclip.sizes import sizes_of
-    from models.jclip.weights import check_not_empty
 
-    path = _FILES.get(name_or_path, name_or_path)
-    if not os.path.isfile(path):
+    path = os.path.expanduser(_FILES.get(name_or_path, name_or_path))
+    if not os.path.exists(path):
         if name_or_path not in _FILES:
             raise UserError(f"no weights at {path}; put the file there, or name another "
                             f"(known models: {', '.join(_FILES)})")
         path = fetch(name_or_path, path)
     weights = read_weights(path, activation)
-    check_not_empty(path, weights.state)
-    try:
-        sizes = sizes_of(weights.state, weights.heads, weights.activation)
-    except (KeyError, ValueError, IndexError) as error:
-        raise UserError(f"{path} holds no CLIP with a ViT or a ResNet ({error})") from error
+    sizes = sizes_of_weights(path, weights)
     model = CLIP(sizes)
     fill(path, model, weights.state)
     return model, Preprocess(sizes.image_size)

@@ -1,6 +1,6 @@
 """Tells what a file of CLIP weights is, or writes it in another format.
 
-    python -m models.jclip info FILE
+    python -m models.jclip info FILE|FOLDER
     python -m models.jclip convert IN OUT.pkl|OUT.safetensors [--activation gelu|quick_gelu]
 """
 
@@ -10,9 +10,10 @@ import os
 import numpy as np
 
 from models.errors import UserError, run_script
-from models.jclip.formats import ACTIVATIONS, read_weights
+from models.jclip.formats import ACTIVATIONS, read_weights, sizes_of_weights
 from models.jclip.hub import sha256_of
-from models.jclip.sizes import ResNetSizes, sizes_of
+from models.jclip.places import weights_files
+from models.jclip.sizes import ResNetSizes
 from models.jclip.weights import write_atomically, write_pickle
 
 # SHA-256 of OpenAI's published files, which stand in the addresses of its own loader.
@@ -49,13 +50,13 @@ def main():
 
 def info(path, weights):
     """Print the format, sizes, number type and SHA-256 of a file, and the release it is."""
-    try:
-        sizes = sizes_of(weights.state, weights.heads, weights.activation)
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path} holds no CLIP with a ViT or a ResNet ({error})") from error
-    checksum = sha256_of(path)
+    sizes = sizes_of_weights(path, weights)
+    files = weights_files(path)
+    checksum = sha256_of(files[0]) if len(files) == 1 else ""
+    size = sum(map(os.path.getsize, files)) / 1e6
+    place = files[0] if len(files) == 1 else f"{path} in {len(files)} files"
     lines = {
-        "file": f"{path}, {os.path.getsize(path) / 1e6:.1f} MB, {weights.format}",
+        "file": f"{place}, {size:.1f} MB, {weights.format}",
         "number type": ", ".join(sorted({str(v.dtype) for v in weights.state.values()})),
         "activation": weights.activation,
         "parameters": f"{sum(int(value.size) for value in weights.state.values()):,}",
@@ -63,7 +64,7 @@ def info(path, weights):
                   + (f", patch {sizes.patch_size}" if sizes.patch_size else ""),
         "texts": f"{sizes.context_length} of {sizes.vocab_size} tokens, {_tower(sizes.text)}",
         "features": str(sizes.embed_dim),
-        "SHA-256": checksum,
+        "SHA-256": checksum or "of several files",
         "release": _RELEASES.get(checksum, "not a known one"),
     }
     for name, text in lines.items():

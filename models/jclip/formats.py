@@ -6,26 +6,37 @@
 | PyTorch's state dict: `.pt`, `.pth`, `.bin` | zip with a dict in `data.pkl` | a config file's |
 | the same of PyTorch before 1.6, such as `.pth.tar` | its magic number | a config file's |
 | safetensors, names of transformers or open_clip | its header | a config file's, or our own |
-| jclip's and Jittor's `.pkl` | anything else | QuickGELU, or the entry 'activation' |
+| `.pkl` of jclip, Jittor, tensors | anything else | an entry's, a config file's, QuickGELU |
 
-A config file lies beside the weights: transformers' `config.json` or open_clip's
-`open_clip_config.json`. Where nothing says which GELU the weights need, reading them is an
+Where they lie is told in `models.jclip.places`: a file, a folder, or an index of several files. A
+config file lies beside them: transformers' `config.json` or open_clip's `open_clip_config.json`.
+Where nothing says which GELU the weights need, reading them is an
 error, never a guess.
 
 A file may leave out embedding rows of tokens that its model never saw: `token_embedding.rows`
 then tells which token each row of `token_embedding.weight` is of.
 """
 
+import json
 import os
+import warnings
 from typing import NamedTuple, Optional
 
 import numpy as np
 
 from models.errors import UserError
-from models.jclip.names import parameters_of, to_openai
-from models.jclip.torch_archive import LEGACY_START, read_torch_archive, read_torch_legacy
-from models.jclip.unpickle import Refused
-from models.jclip.weights import read_pickle
+from models.jclip.names import find_state, to_openai, told
+from models.jclip.places import refuse_no_weights, weights_files
+from models.jclip.sizes import sizes_of
+from models.jclip.torch_archive import (
+    LEGACY_START,
+    read_pickled_tensors,
+    read_torch_archive,
+    read_torch_legacy,
+    widened,
+)
+from models.jclip.unpickle import Refused, foreign_in
+from models.jclip.weights import check_not_empty, read_pickle
 from models.untrusted import read_json, shown
 
 ACTIVATIONS = ("quick_gelu", "gelu")
@@ -50,10 +61,10 @@ class Weights(NamedTuple):
 
 
 def read_weights(path, activation=None):
-    """The weights in a file.
+    """The weights at a path.
 
     Args:
-        path: a file of one of the formats above.
+        path: see `models.jclip.places.weights_files`.
         activation: 'quick_gelu' or 'gelu', for a file that nothing tells it of.
 
     Raises:
@@ -61,55 +72,115 @@ def read_weights(path, activation=None):
             whose activation is unknown.
     """
     if activation not in (None, *ACTIVATIONS):
-        raise UserError(f"activation is {activation!r}; it must be one of "
+        raise UserError(f"activation is {shown(activation)}; it must be one of "
                         f"{', '.join(ACTIVATIONS)}")
     state, known, kind = read_state(path)
-    said, heads = _config_beside(path)
-    activation = activation or (said if known is None else known)
+    said, heads = _config_beside(weights_files(path)[0])
+    by_default = "quick_gelu" if kind == "pickle" else None
+    activation = next(each for each in (activation, known, said, by_default, False)
+                      if each is not None)
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise UserError(
             f"{path} does not tell which GELU its model has; put the model's config.json beside "
-            "it, or say activation='quick_gelu' (OpenAI's) or 'gelu' (LAION's)")
+            "it, or set clip.activation (jclip.load's activation=) to quick_gelu, which OpenAI's "
+            "models have, or gelu, which LAION's have")
     state = to_openai(state)
     if EMBEDDING_ROWS in state:
         _fill_embedding(path, state)
     return Weights(state, activation, heads, kind)
 
 
+def sizes_of_weights(path, weights):
+    """The `CLIPSizes` of `Weights` read from a path.
+
+    Raises:
+        UserError: they are no CLIP's.
+    """
+    check_not_empty(path, weights.state)
+    try:
+        return sizes_of(weights.state, weights.heads, weights.activation)
+    except (KeyError, ValueError, IndexError) as error:
+        names = ", ".join(map(shown, list(weights.state)[:5]))
+        raise UserError(f"{path} holds no CLIP with a ViT or a ResNet ({error}); among its names "
+                        f"are {names}") from error
+
+
 def read_state(path):
-    """The arrays in a file of one of the formats above, whatever model they are of.
+    """The arrays of a model at a path, whatever model they are of.
 
     Returns:
-        (state, activation, format): {name: array}, with the file's own names; the activation
-        that the file itself tells, or None; what it is, for people.
+        (state, activation, format): {name: array}, with the file's own names but for a prefix
+        of all; the activation that the file itself tells, or None; what it is, for people.
 
     Raises:
         UserError: no such file, a damaged or refused one, or one without a dict of arrays.
     """
+    merged = {}
+    for file in weights_files(path):
+        content, known, kind = read_content(file)
+        merged = content if file == path or not isinstance(content, dict) else {**merged, **content}
     try:
-        with open(path, "rb") as file:
-            start = file.read(len(LEGACY_START))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    if start[:4] == b"PK\3\4":
-        content, is_script = _guarded(path, read_torch_archive)
-        kind = "TorchScript archive" if is_script else "PyTorch state dict"
-        known = "quick_gelu" if is_script else None
-    elif start == LEGACY_START:
-        content, kind, known = _guarded(path, read_torch_legacy), "PyTorch state dict", None
-    elif start[8:9] == b"{":
-        content, known = _guarded(path, _read_safetensors)
-        kind = "safetensors"
-    else:
-        content, kind = read_pickle(path), "pickle"
-        known = content.pop("activation", "quick_gelu") if isinstance(content, dict) else None
-    state = parameters_of(content)
-    if not state:
-        raise UserError(f"{path} holds no dict of weights")
+        found = find_state(merged)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    what = told(merged)
+    if found is None or what is not None and not found.is_model:
+        raise UserError(f"{path} {_without_weights(merged, what)}")
+    state = found.state
+    if kind == "pickle":
+        known = state.pop("activation", None)
     for name, value in state.items():
         if not hasattr(value, "dtype") or value.dtype.kind not in "fiu":
+            for foreign in foreign_in(value):
+                raise UserError(f"{path} is refused: {foreign.reason}, in the place of {name}")
             raise UserError(f"{path}: {name} is no array of numbers; these are no model's weights")
+    _warn_of_others(path, found)
     return state, known, kind
+
+
+def _without_weights(content, what):
+    """What to say of a file in which no weights are found; `what` is `told`'s word."""
+    if what:
+        return f"is {what}"
+    for foreign in foreign_in(content):
+        return f"is refused: {foreign.reason}"
+    if isinstance(content, dict) and content:
+        keys = ", ".join(map(shown, list(content)[:8]))
+        return f"holds no dict of weights, only {keys}; give CLIP's own weights"
+    return "holds no dict of weights; give CLIP's own weights"
+
+
+def read_content(path):
+    """What a single file of weights holds.
+
+    Returns:
+        (content, activation, format): the object, with arrays for tensors; see `read_state`.
+
+    Raises:
+        UserError: no such file, or a damaged or refused one.
+    """
+    refuse_no_weights(path)
+    with open(path, "rb") as file:
+        start = file.read(len(LEGACY_START))
+    if start[:4] == b"PK\3\4":
+        content, is_script = _guarded(path, read_torch_archive)
+        return ((content, "quick_gelu", "TorchScript archive") if is_script
+                else (content, None, "PyTorch state dict"))
+    if start == LEGACY_START:
+        return _guarded(path, read_torch_legacy), None, "PyTorch state dict"
+    if start[8:9] == b"{":
+        return (*_guarded(path, _read_safetensors), "safetensors")
+    return read_pickle(path, read_pickled_tensors), None, "pickle"
+
+
+def _warn_of_others(path, found):
+    """Tell what of a checkpoint is a model's too and is not taken."""
+    if found.others:
+        warnings.warn(f"{path} holds several models; taken is {found.place!r}, not "
+                      f"{', '.join(map(repr, found.others))}", stacklevel=3)
+    if found.left_out:
+        warnings.warn(f"{path}: {len(found.left_out)} entries beside the model's are left out, "
+                      f"such as {shown(found.left_out[0])}", stacklevel=3)
 
 
 def _fill_embedding(path, state):
@@ -143,12 +214,28 @@ def _read_safetensors(path):
 
     with safe_open(path, framework="numpy") as file:
         said = (file.metadata() or {}).get("activation")
-        names = list(file.keys())
+        kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
     state = {}
-    for name in names:  # opened for each: an open file keeps all that was read in memory
+    for name, kind in kinds.items():  # opened for each: an open file keeps all in memory
+        if kind == "BF16":
+            state[name] = _read_bfloat16(path, name)
+            continue
         with safe_open(path, framework="numpy") as file:
             state[name] = file.get_tensor(name)
     return state, said
+
+
+def _read_bfloat16(path, name):
+    """A tensor of a safetensors file that NumPy has no type for, as float32.
+
+    The file is whole, as safetensors itself has opened it.
+    """
+    with open(path, "rb") as file:
+        n_header = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(n_header))[name]
+        start, end = entry["data_offsets"]
+        file.seek(8 + n_header + start)
+        return widened(np.frombuffer(file.read(end - start), "<u2")).reshape(entry["shape"])
 
 
 def _config_beside(path):

@@ -8,6 +8,9 @@ own. The code of a TorchScript archive is not looked at.
 What PyTorch wrote before 1.6, and since with `_use_new_zipfile_serialization=False`, is a row of
 pickles (a magic number, a version, the machine, the object, the storages' keys), behind which each
 storage lies: its length, 8 bytes, and its values.
+
+A plain pickle of tensors, such as `jt.save` makes of a PyTorch state dict, has for each tensor the
+bytes of such a file in the old format, which holds the tensor's storage alone.
 """
 
 import collections
@@ -24,28 +27,57 @@ from models.jclip.unpickle import ADMITTED, Refused, StandInArray, StandInUnpick
 
 _LOCAL_HEADER_BYTES = 30
 LEGACY_START = pickle.dumps(0x1950a86a20f9469cfc6c, protocol=2)
+_BFLOAT16 = "bfloat16"  # which NumPy does not know: the upper half of a float32
 _STORAGES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "DoubleStorage": "<f8",
-             "BFloat16Storage": "bfloat16", "LongStorage": "<i8", "IntStorage": "<i4",
+             "BFloat16Storage": _BFLOAT16, "LongStorage": "<i8", "IntStorage": "<i4",
              "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
-             "BoolStorage": "?"}
+             "BoolStorage": "?", "UntypedStorage": "u1", "storage.UntypedStorage": "u1"}
+_DTYPES = {"float32": "<f4", "float16": "<f2", "float64": "<f8", "bfloat16": _BFLOAT16,
+           "int64": "<i8", "int32": "<i4", "int16": "<i2", "int8": "i1", "uint8": "u1",
+           "uint16": "<u2", "uint32": "<u4", "uint64": "<u8", "bool": "?"}
 
 
-class _StorageKind(NamedTuple):
-    """Stand-in for a storage class of PyTorch."""
+class _Kind(NamedTuple):
+    """Stand-in for a storage class or a number type of PyTorch."""
 
     dtype: str
 
+    def as_stored(self):
+        """NumPy's type for the values as they lie in a file."""
+        return np.dtype("<u2" if self.dtype == _BFLOAT16 else self.dtype)
 
-def _dtype_of(kind):
-    """NumPy's type for the values of a `_StorageKind` as they lie in a file."""
-    return np.dtype("<u2" if kind.dtype == "bfloat16" else kind.dtype)
+
+class _Storage:
+    """The values of a storage: as many as `length` tells, perhaps filled in later."""
+
+    def __init__(self, kind, length, values=None):
+        self.kind = kind
+        self.length = length
+        self.values = values
 
 
-class _Storage(NamedTuple):
-    """The values of one entry of the archive."""
+class _Tensor(StandInArray):
+    """A view of a storage, made when it is asked for: by then its storage is filled."""
 
-    values: np.ndarray
-    kind: _StorageKind
+    def __init__(self, storage, offset, size, stride, kind):
+        self.view = storage, offset, size, stride, kind
+
+    @property
+    def value(self):
+        storage, offset, size, stride, kind = self.view
+        values = storage.values.view(kind.as_stored())
+        if 0 in size:
+            array = np.zeros(size, values.dtype)
+        else:
+            array = np.lib.stride_tricks.as_strided(
+                values[offset:], size, [step * values.itemsize for step in stride],
+                writeable=False)
+        return widened(array) if kind.dtype == _BFLOAT16 else array
+
+
+def widened(halves):
+    """float32 of bfloat16 values, given as uint16."""
+    return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
 class _ScriptModule:
@@ -57,30 +89,42 @@ class _ScriptModule:
         self.attributes = state
 
 
-def _rebuild_tensor(storage=None, offset=0, size=(), stride=(), *_):
+def _rebuild_tensor(storage=None, offset=0, size=(), stride=(), *_, kind=None):
     """A tensor: a view of a storage, which it may not leave."""
-    numbers = (offset, *size, *stride)
-    if (not isinstance(storage, _Storage) or len(size) != len(stride)
-            or not all(type(n) is int and n >= 0 for n in numbers)):
+    if (not isinstance(storage, _Storage) or not isinstance(size, tuple)
+            or not isinstance(stride, tuple) or len(size) != len(stride)
+            or not all(type(n) is int and n >= 0 for n in (offset, *size, *stride))):
         raise Refused("it has a malformed tensor")
+    kind = kind or storage.kind
+    n_values = storage.length * storage.kind.as_stored().itemsize // kind.as_stored().itemsize
     last = offset + sum((n - 1) * step for n, step in zip(size, stride))
-    array = StandInArray()
-    if 0 in size:
-        array.value = np.zeros(size, storage.values.dtype)
-        return array
-    values, item = storage.values, storage.values.itemsize
     # Nor may it be larger than its storage: with a stride of 0 it could be of any size.
-    if last >= len(values) or math.prod(size) > len(values):
-        raise Refused(f"it has a tensor of shape {tuple(size)} beyond its bytes")
-    array.value = np.lib.stride_tricks.as_strided(
-        values[offset:], size, [step * item for step in stride], writeable=False)
-    if storage.kind.dtype == "bfloat16":  # the upper half of a float32
-        array.value = (array.value.astype(np.uint32) << 16).view(np.float32)
-    return array
+    if 0 not in size and (last >= n_values or math.prod(size) > n_values):
+        raise Refused(f"it has a tensor of shape {size} beyond its bytes")
+    return _Tensor(storage, offset, size, stride, kind)
+
+
+def _rebuild_tensor_v3(storage=None, offset=0, size=(), stride=(), _grad=None, _hooks=None,
+                       kind=None, *_):
+    """The same over a storage of bytes, with a number type of its own."""
+    if not isinstance(kind, _Kind):
+        raise Refused("it has a tensor of an unknown number type")
+    return _rebuild_tensor(storage, offset, size, stride, kind=kind)
 
 
 def _rebuild_parameter(tensor=None, *_):
     return tensor
+
+
+def _rebuild_from_type(function=None, _type=None, arguments=(), *_):
+    """A tensor that has attributes, which are left out."""
+    if function not in (_rebuild_tensor, _rebuild_tensor_v3) or not isinstance(arguments, tuple):
+        raise Refused("it has a tensor of an unknown type")
+    return function(*arguments)
+
+
+def _size(numbers=(), *_):
+    return tuple(numbers)
 
 
 def _first(value=None, *_):
@@ -88,10 +132,14 @@ def _first(value=None, *_):
     return value
 
 
-_ADMITTED = {**ADMITTED, **{f"torch.{n}": _StorageKind(d) for n, d in _STORAGES.items()},
+_ADMITTED = {**ADMITTED, **{f"torch.{n}": _Kind(d) for n, d in {**_STORAGES, **_DTYPES}.items()},
+             "torch.Size": _size,
              "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
              "torch._utils._rebuild_tensor": _rebuild_tensor,
+             "torch._utils._rebuild_tensor_v3": _rebuild_tensor_v3,
              "torch._utils._rebuild_parameter": _rebuild_parameter,
+             "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+             "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
              "__torch__": _ScriptModule,
              **{f"torch.jit._pickle.{n}": _first for n in (
                  "build_intlist", "build_floatlist", "build_boollist", "build_tensorlist",
@@ -103,16 +151,16 @@ class _TorchUnpickler(StandInUnpickler):
 
     Args:
         file: binary file at the pickle's start.
-        storage: function of a persistent id, a tuple, that returns the storage's values, an array
-            of as many bytes as the file holds for it.
+        storage: function of a persistent id, a tuple, that returns the `_Storage`.
+        foreign: see `StandInUnpickler`.
     """
 
     dispatch = {**StandInUnpickler.dispatch,
                 pickle.BINPERSID[0]: pickle._Unpickler.load_binpersid}
     stateful = (*StandInUnpickler.stateful, _ScriptModule)
 
-    def __init__(self, file, storage):
-        super().__init__(file, _ADMITTED)
+    def __init__(self, file, storage, foreign):
+        super().__init__(file, _ADMITTED, foreign)
         self.storage = storage
         self.storages = {}
 
@@ -123,11 +171,11 @@ class _TorchUnpickler(StandInUnpickler):
 
     def persistent_load(self, reference):
         if (not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage"
-                or not isinstance(reference[1], _StorageKind)):
+                or not isinstance(reference[1], _Kind)):
             raise Refused("it has a malformed storage")
-        kind, key = reference[1], str(reference[2])
+        key = str(reference[2])
         if key not in self.storages:
-            self.storages[key] = _Storage(self.storage(reference), kind)
+            self.storages[key] = self.storage(reference)
         return self.storages[key]
 
 
@@ -140,17 +188,18 @@ class _Archive:
             self.entries = {entry.filename: entry for entry in archive.infolist()}
         pickles = [name for name in self.entries if name.rpartition("/")[2] == "data.pkl"]
         if len(pickles) != 1:
-            raise Refused("it is a zip archive, but none of PyTorch's")
+            raise Refused("it is a zip archive, but none of PyTorch's; unpack it")
         self.pickle = pickles[0]
         self.root = self.pickle[:-len("data.pkl")]
 
     def storage(self, reference):
-        """The values of a storage, by its persistent id."""
-        dtype, key = _dtype_of(reference[1]), str(reference[2])
+        """A storage, by its persistent id."""
+        kind, key = reference[1], str(reference[2])
         content = self.read(f"{self.root}data/{key}").getbuffer()
-        if len(content) % dtype.itemsize:
+        if len(content) % kind.as_stored().itemsize:
             raise Refused(f"its storage {ascii(key[:20])} is damaged")
-        return np.frombuffer(content, dtype)
+        values = np.frombuffer(content, kind.as_stored())
+        return _Storage(kind, len(values), values)
 
     def read(self, name):
         """An entry's content, `io.BytesIO`; never more than the file itself holds."""
@@ -164,10 +213,17 @@ class _Archive:
         # Behind the header come the name and, of the length that it tells, padding.
         self.file.seek(int.from_bytes(header[26:28], "little")
                        + int.from_bytes(header[28:30], "little"), os.SEEK_CUR)
-        n_left = os.fstat(self.file.fileno()).st_size - self.file.tell()
-        if header[:4] != b"PK\3\4" or not 0 <= entry.file_size <= n_left:
+        if header[:4] != b"PK\3\4" or not 0 <= entry.file_size <= _n_left(self.file):
             raise Refused("it is damaged")
         return io.BytesIO(self.file.read(entry.file_size))
+
+
+def _n_left(file):
+    """Bytes from a file's place to its end."""
+    place = file.tell()
+    end = file.seek(0, os.SEEK_END)
+    file.seek(place)
+    return end - place
 
 
 def read_torch_archive(path):
@@ -177,19 +233,19 @@ def read_torch_archive(path):
         path: a zip archive with `data.pkl`.
 
     Returns:
-        (content, is_script): the saved object with arrays for tensors; of a TorchScript archive
-        {name: array}, its parameters and buffers.
+        (content, is_script): the saved object with arrays for tensors, and `unpickle.Foreign` for
+        what is neither; of a TorchScript archive {name: array}, its parameters and buffers.
 
     Raises:
-        Refused: no such archive, or its pickle asks for something that is not admitted.
+        Refused: no such archive, or its tensors are malformed.
         Exception: of any kind, where the archive is damaged.
     """
     with open(path, "rb") as file:
-        archive = _Archive(file)
-        loaded = _TorchUnpickler(archive.read(archive.pickle), archive.storage).load()
+        archive, foreign = _Archive(file), []
+        loaded = _TorchUnpickler(archive.read(archive.pickle), archive.storage, foreign).load()
     if isinstance(loaded, _ScriptModule):
         return _flattened(loaded), True
-    return finished(loaded), False
+    return finished(loaded, foreign), False
 
 
 class _LateStorages:
@@ -201,50 +257,86 @@ class _LateStorages:
 
     def __init__(self, file):
         self.file = file
-        self.n_left = os.fstat(file.fileno()).st_size
-        self.values = {}
+        self.n_left = _n_left(file)
+        self.storages = {}
 
     def storage(self, reference):
-        """Zeros in the place of a storage's values, by its persistent id."""
-        dtype, n = _dtype_of(reference[1]), reference[4]
-        if reference[1].dtype == "bfloat16":  # would be turned into float32 before it is filled
-            raise Refused("it is in PyTorch's old format and has bfloat16; save it again")
-        if reference[5:] not in ((), (None,)) or type(n) is not int or n < 0:
+        """A storage without its values, by its persistent id."""
+        kind, length = reference[1], reference[4]
+        if reference[5:] not in ((), (None,)) or type(length) is not int or length < 0:
             raise Refused("it has a malformed storage")
-        self.n_left -= n * dtype.itemsize
+        self.n_left -= length * kind.as_stored().itemsize
         if self.n_left < 0:
             raise Refused("its storages are larger than the file")
-        self.values[str(reference[2])] = values = np.zeros(n, dtype)
-        return values
+        self.storages[str(reference[2])] = storage = _Storage(kind, length)
+        return storage
 
     def fill(self, keys):
         """Read the storages, which lie in the order of their keys, a list."""
-        if not isinstance(keys, list) or set(keys) != set(self.values):
+        if not isinstance(keys, list) or set(keys) != set(self.storages):
             raise Refused("its storages are not those that it names")
         for key in keys:
-            values = self.values[key]
-            n = int.from_bytes(self.file.read(8), "little")
-            if n != len(values) or self.file.readinto(values.view(np.uint8)) != values.nbytes:
+            storage, dtype = self.storages[key], self.storages[key].kind.as_stored()
+            length = int.from_bytes(self.file.read(8), "little")
+            content = self.file.read(storage.length * dtype.itemsize)
+            if length != storage.length or len(content) != length * dtype.itemsize:
                 raise Refused(f"its storage {ascii(key[:20])} is damaged")
+            storage.values = np.frombuffer(content, dtype)
 
 
 def read_torch_legacy(path):
     """What `torch.save` wrote in its old format, of which a file's start is `LEGACY_START`.
 
     Returns:
-        the saved object with arrays for tensors.
+        the saved object, as `read_torch_archive` returns it.
 
     Raises:
-        Refused: its pickle asks for something that is not admitted.
+        Refused: its tensors or storages are malformed.
         Exception: of any kind, where the file is damaged.
     """
+    foreign = []
     with open(path, "rb") as file:
-        storages = _LateStorages(file)
-        for _ in range(3):  # magic number, version, machine
-            StandInUnpickler(file, {}).load()
-        loaded = finished(_TorchUnpickler(file, storages.storage).load())
-        storages.fill(finished(StandInUnpickler(file, {}).load()))
+        return finished(_read_legacy(file, foreign), foreign)
+
+
+def _read_legacy(file, foreign):
+    storages = _LateStorages(file)
+    for _ in range(3):  # magic number, version, machine
+        StandInUnpickler(file, {}).load()
+    loaded = _TorchUnpickler(file, storages.storage, foreign).load()
+    storages.fill(finished(StandInUnpickler(file, {}).load()))
     return loaded
+
+
+def read_pickled_tensors(file):
+    """The object in a plain pickle of tensors or arrays.
+
+    Args:
+        file: binary file at the pickle's start.
+
+    Returns:
+        the object, as `read_torch_archive` returns it.
+
+    Raises:
+        Refused: its tensors or storages are malformed.
+        Exception: of any kind, where the pickle is damaged.
+    """
+    foreign = []
+    return finished(StandInUnpickler(file, _ADMITTED_IN_PICKLES, foreign).load(), foreign)
+
+
+def _storage_from_bytes(content=b""):
+    """How a pickle has a storage: as the bytes of a file in the old format."""
+    if not isinstance(content, bytes) or not content.startswith(LEGACY_START):
+        raise Refused("it has a malformed storage")
+    # Storages in storages are not admitted: in there the name of this function is unknown.
+    storage = _read_legacy(io.BytesIO(content), None)
+    if not isinstance(storage, _Storage):
+        raise Refused("it has something else than a storage in a storage's place")
+    return storage
+
+
+_ADMITTED_IN_PICKLES = {**_ADMITTED, "torch.storage._load_from_bytes": _storage_from_bytes}
 
 
 def _flattened(module, deepest=50):
@@ -262,3 +354,61 @@ def _flattened(module, deepest=50):
 
     walk(module, "", 0)
     return state
+
+
+class _Global:
+    """Pickles as the name of something of PyTorch's, which is not here."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __call__(self):
+        raise NotImplementedError  # a pickle's functions must be callable
+
+
+class _Tensors(pickle._Pickler):
+    """Writes arrays as PyTorch writes tensors; their values are `stored` apart."""
+
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def __init__(self, file):
+        super().__init__(file, protocol=2)
+        self.stored = []
+
+    def save_array(self, array):
+        strides = [stride // array.itemsize for stride in array.strides]
+        self.save_reduce(_Global("torch._utils _rebuild_tensor_v2"), (
+            _ToStore(array), 0, array.shape, tuple(strides), False, collections.OrderedDict()),
+            obj=array)
+
+    def save_name(self, value):
+        module, name = value.name.split()
+        self.write(pickle.GLOBAL + f"{module}\n{name}\n".encode())
+
+    dispatch[np.ndarray] = save_array
+    dispatch[_Global] = save_name
+
+    def persistent_id(self, value):
+        if not isinstance(value, _ToStore):
+            return None
+        self.stored.append(value.array.tobytes())
+        return ("storage", _Global("torch FloatStorage"), str(len(self.stored) - 1), "cpu",
+                value.array.size)
+
+
+class _ToStore(NamedTuple):
+    array: np.ndarray
+
+
+def torch_archive(content):
+    """What `torch.save` would write of a dict of float32 tensors and plain containers: bytes."""
+    body, archive = io.BytesIO(), io.BytesIO()
+    pickler = _Tensors(body)
+    pickler.dump(content)
+    entries = {"data.pkl": body.getvalue(), "byteorder": b"little",
+               **{f"data/{i}": values for i, values in enumerate(pickler.stored)},
+               "version": b"3\n"}
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, values in entries.items():
+            file.writestr(zipfile.ZipInfo(f"archive/{name}"), values)
+    return archive.getvalue()

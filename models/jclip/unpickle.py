@@ -6,6 +6,10 @@ stand-ins, never in a module; only those can be called, and only what they made 
 state. The stand-ins for arrays take the bytes that are in the file, so that a shape cannot ask
 for memory that the file does not fill. Python's version of the unpickler is used, not C's: its
 memo is a dict, which a hostile index cannot make large.
+
+Where a file may hold more than what is wanted of it, as others' checkpoints do (an
+argparse.Namespace, an optimizer's state), `StandInUnpickler` can put a `Foreign` in the place of
+each thing that is not admitted: its name, of which nothing is run either.
 """
 
 import collections
@@ -21,6 +25,42 @@ _SIMPLE_DTYPE = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1|\?|[bBhHiIlLqQefd])$")
 
 class Refused(Exception):
     """The pickle asks for something that is not admitted."""
+
+
+class Foreign:
+    """What a pickle asks for and is not admitted: by name, inert.
+
+    Attributes:
+        reason: why it is not admitted, after "it".
+        name: the class or function that was asked for; None of a malformed array.
+        content: what the pickle puts into it.
+    """
+
+    def __init__(self, reason, name=None):
+        self.reason = reason
+        self.name = name
+        self.content = []
+
+    def take(self, *content):
+        self.content.extend(content)
+
+    # By these an unpickler fills what it has made: lists, dicts, sets, objects.
+    append = add = __setstate__ = __setitem__ = take
+
+    def extend(self, items):
+        self.take(*items)
+
+
+def foreign_in(value):
+    """Each `Foreign` in a value of plain containers."""
+    waiting, seen = [value], set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Foreign):
+            yield part
+        elif isinstance(part, (dict, list, tuple)) and id(part) not in seen:
+            seen.add(id(part))
+            waiting += part.values() if isinstance(part, dict) else part
 
 
 class _DType:
@@ -114,14 +154,22 @@ for _core in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
 
 
 class StandInUnpickler(pickle._Unpickler):
-    """Python's unpickler over an allow-list of stand-ins."""
+    """Python's unpickler over an allow-list of stand-ins.
+
+    Args:
+        file: binary file at the pickle's start.
+        admitted: {full name: stand-in}.
+        foreign: a list, which gets each `Foreign` that is put in the place of something that is
+            not admitted; None refuses that.
+    """
 
     dispatch = dict(pickle._Unpickler.dispatch)
-    stateful = (_DType, StandInArray)  # what may be given a state
+    stateful = (_DType, StandInArray, Foreign)  # what may be given a state
 
-    def __init__(self, file, admitted):
+    def __init__(self, file, admitted, foreign=None):
         super().__init__(file)
         self.admitted = admitted
+        self.foreign = foreign
 
     def load(self):
         value = super().load()
@@ -130,32 +178,58 @@ class StandInUnpickler(pickle._Unpickler):
 
     def find_class(self, module, name):
         full_name = f"{module}.{name}"
-        if full_name not in self.admitted:
-            raise Refused(f"it asks for {ascii(full_name[:80])}")
-        return self.admitted[full_name]
+        if full_name in self.admitted:
+            return self.admitted[full_name]
+        return self._not_admitted(f"it asks for {ascii(full_name[:80])}", full_name)
+
+    def _not_admitted(self, reason, name=None):
+        if self.foreign is None:
+            raise Refused(reason)
+        self.foreign.append(Foreign(reason, name))
+        return self.foreign[-1]
 
     def load_reduce(self):
         arguments = self.stack.pop()
         function = self.stack[-1]
+        if isinstance(function, Foreign):  # an object of a class that is not admitted
+            self.stack[-1] = made = Foreign(function.reason, function.name)
+            made.take(*arguments)
+            return
         if not any(function is admitted for admitted in self.admitted.values()):
             raise Refused(f"it calls a {type(function).__name__}")
-        self.stack[-1] = function(*arguments)
+        try:
+            self.stack[-1] = function(*arguments)
+        except Refused as error:
+            self.stack[-1] = self._not_admitted(str(error))
+
+    def load_newobj_ex(self):
+        named = self.stack.pop()
+        self.load_reduce()
+        if not isinstance(self.stack[-1], Foreign):
+            self.refuse()
+        self.stack[-1].take(named)
 
     def load_build(self):
         state = self.stack.pop()
         if type(self.stack[-1]) is collections.OrderedDict:
-            return  # attributes of a state dict, such as PyTorch's _metadata
+            # Attributes of a state dict, such as PyTorch's _metadata, are not needed.
+            self.stack[-1] = next(foreign_in(state), self.stack[-1])
+            return
         if not isinstance(self.stack[-1], self.stateful):
             raise Refused(f"it gives a state to a {type(self.stack[-1]).__name__}")
-        self.stack[-1].__setstate__(state)
+        try:
+            self.stack[-1].__setstate__(state)
+        except Refused as error:
+            self.stack[-1] = self._not_admitted(str(error))
 
     def refuse(self):
         raise Refused("it makes objects in a way that arrays do not need")
 
     dispatch[pickle.REDUCE[0]] = load_reduce
     dispatch[pickle.NEWOBJ[0]] = load_reduce  # our stand-ins are made by calling them
+    dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
     dispatch[pickle.BUILD[0]] = load_build
-    for _code in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2,
+    for _code in (pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2,
                   pickle.EXT4, pickle.PERSID, pickle.BINPERSID):
         dispatch[_code[0]] = refuse
 
@@ -174,28 +248,36 @@ def load(file):
     return finished(StandInUnpickler(file, ADMITTED).load())
 
 
-def finished(value):
-    """What an unpickler made, with arrays in the place of their stand-ins."""
-    return _with_arrays(value, {})
+def finished(value, foreign=None):
+    """What an unpickler made, with arrays in the place of their stand-ins.
+
+    Args:
+        value: of `StandInUnpickler.load`. foreign: that unpickler's.
+    """
+    return _with_arrays(value, {}, foreign is not None)
 
 
-def _with_arrays(value, done, depth=0):
+def _with_arrays(value, done, keeps_foreign, depth=0):
     """The value with arrays in the place of their stand-ins.
 
     Args:
         value: what the unpickler made.
+        keeps_foreign: whether what is no array may stay, as `Foreign`.
         done: {id: (original, result)} of what was met before: shared parts stay shared, and
             a structure that holds itself ends.
         depth: how many containers it is in.
     """
     if depth > _DEEPEST:
         raise Refused(f"its containers are nested more than {_DEEPEST} deep")
-    if isinstance(value, StandInArray):
-        if value.value is None:
-            raise Refused("it has an array without content")
-        return value.value
-    if isinstance(value, (_DType, type)) or callable(value):
-        raise Refused("it holds something that is no array")
+    array = value.value if isinstance(value, StandInArray) else None
+    if array is not None:
+        return array
+    if isinstance(value, (StandInArray, _DType)) or callable(value):
+        reason = ("it has an array without content" if isinstance(value, StandInArray)
+                  else "it holds something that is no array")
+        if not keeps_foreign:
+            raise Refused(reason)
+        return Foreign(reason)
     if not isinstance(value, (list, tuple, dict)):
         return value
     if id(value) in done:
@@ -204,11 +286,11 @@ def _with_arrays(value, done, depth=0):
         result = type(value)()
         done[id(value)] = value, result
         for key, item in value.items():
-            result[key] = _with_arrays(item, done, depth + 1)
+            result[key] = _with_arrays(item, done, keeps_foreign, depth + 1)
         return result
     result = []
     done[id(value)] = value, result
-    result.extend(_with_arrays(item, done, depth + 1) for item in value)
+    result.extend(_with_arrays(item, done, keeps_foreign, depth + 1) for item in value)
     if isinstance(value, tuple):
         result = tuple(result)
         done[id(value)] = value, result

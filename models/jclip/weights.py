@@ -17,11 +17,12 @@ JITTOR_MARKER = b"HCAJSLHD"
 _TRAILER_BYTES = 20 + len(JITTOR_MARKER)
 
 
-def read_pickle(path):
+def read_pickle(path, load=unpickle.load):
     """The object in a `.pkl` file: arrays, numbers, strings, lists, tuples, dicts.
 
     Args:
         path: a plain pickle, or Jittor's (`jt.save`) with its checksum.
+        load: function of a binary file at the pickle's start; what it admits decides.
 
     Raises:
         DamagedFile: a file that is not whole.
@@ -30,7 +31,7 @@ def read_pickle(path):
     try:
         with open(path, "rb") as file:
             _check_sum(path, file)
-            return unpickle.load(file)
+            return load(file)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except unpickle.Refused as error:

@@ -1,7 +1,7 @@
 """Makes the references: what transformers' CLIP computes in PyTorch with random weights of
 tests/reference/weights.py (clip_quick_gelu.npz, clip_gelu.npz), open_clip's ResNet
-(resnet.npz), and small files that PyTorch itself wrote (script.pt, state.pth, bfloat16.pth, and
-legacy.pth in its format before 1.6).
+(resnet.npz), and small files that PyTorch itself wrote (script.pt, state.pth, bfloat16.pth,
+legacy.pth in its format before 1.6, and tensors.pkl, tensors in a plain pickle).
 
     pip install torch==2.13.0 transformers open_clip_torch  (an environment of its own)
     python -m tests.reference.make_clip
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from transformers import CLIPConfig, CLIPModel
 
+from models.jclip.weights import write_pickle
 from tests.reference.weights import (
     TOKENS,
     clip_shapes,
@@ -38,9 +39,24 @@ def main():
     torch.save(checkpoint, os.path.join(HERE, "legacy.pth"),
                _use_new_zipfile_serialization=False)
     torch.save({n: v.bfloat16() for n, v in state.items()}, os.path.join(HERE, "bfloat16.pth"))
+    write_pickle(os.path.join(HERE, "tensors.pkl"), as_people_have_them(state))
     tree = Tree(state)
     tree.register_buffer("input_resolution", torch.tensor(16))
     torch.jit.save(torch.jit.trace(tree, torch.zeros(1)), os.path.join(HERE, "script.pt"))
+
+
+def as_people_have_them(state):
+    """The same tensors as views of larger ones, turned, sharing memory, and as parameters."""
+    odd = dict(state)
+    wide = torch.stack([state["visual.proj"], -state["visual.proj"]], dim=2)
+    odd["visual.proj"] = wide[:, :, 0]  # every second value of its storage
+    odd["text_projection"] = state["text_projection"].T.contiguous().T
+    both = torch.cat([state["ln_final.weight"], state["ln_final.bias"]])
+    odd["ln_final.weight"], odd["ln_final.bias"] = both[:16], both[16:]
+    odd["visual.conv1.weight"] = torch.nn.Parameter(state["visual.conv1.weight"])
+    odd["positional_embedding"] = state["positional_embedding"].bfloat16()
+    odd["token_embedding.weight"].told_by = "a user"  # attributes of a tensor are kept by PyTorch
+    return odd
 
 
 class Tree(torch.nn.Module):

@@ -1,0 +1,400 @@
+"""LoRA weights in files: this project's, CLIP-LoRA's and PEFT's for transformers' CLIP.
+
+| file | scale of B A |
+| --- | --- |
+| this project's: `prompt_lora.pkl`, or what `convert` wrote | `scaling` |
+| CLIP-LoRA's `.pt`, or `.pkl` of the same structure | α / √R, as its code has it |
+| PEFT's folder: `adapter_model.safetensors`, `adapter_config.json` | α / R, rsLoRA: α / √R |
+
+CLIP-LoRA (Zanella and Ben Ayed 2024, arXiv 2405.18541) numbers the layers of the text encoder's
+chosen blocks first, then those of the image encoder's. PEFT names them by transformers' modules.
+All are read into `Lora`, in which the scale is in B.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from models.errors import UserError
+from models.jclip.formats import read_content, read_weights, sizes_of_weights
+from models.jclip.sizes import ResNetSizes
+from models.jclip.torch_archive import torch_archive
+from models.jclip.unpickle import foreign_in
+from models.jclip.weights import write_atomically, write_pickle
+from models.untrusted import read_json, shown
+
+PARTS = ("q", "k", "v", "o")
+ENCODERS = ("text", "vision")  # in the order of CLIP-LoRA's layers
+# Which blocks of n each name means: from, and up to.
+POSITIONS = {
+    "all": lambda n: (0, n), "bottom": lambda n: (0, n // 3), "mid": lambda n: (n // 3, n // 3 * 2),
+    "up": lambda n: (n // 3 * 2, n), "half-bottom": lambda n: (0, n // 2),
+    "half-up": lambda n: (n // 2, n), "top1": lambda n: (n - 1, n), "top2": lambda n: (n - 2, n),
+    "top3": lambda n: (n - 3, n)}
+_OF_CLIP_LORA = ("all", "bottom", "mid", "up", "half-bottom", "half-up", "top3")
+_NAMES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}  # in CLIP-LoRA
+_PEFT = ("adapter_model.safetensors", "adapter_model.bin")
+_PEFT_CONFIG = "adapter_config.json"
+_PEFT_NAME = re.compile(r"(?:.*\.)?(text|vision)_model\.encoder\.layers\.(\d+)\.self_attn\."
+                        r"(?:([qkv])_proj|out_proj)\.lora_([AB])(?:\.default)?\.weight$")
+
+
+class Lora(NamedTuple):
+    """Low-rank additions, wherever they come from.
+
+    Attributes:
+        additions: {(encoder, block, part): (A (R, W), B (W, R))}, float32, of a product
+            W x + B A x; encoder 'text' or 'vision', part of q, k, v, o.
+        alpha: the file's α. format: what the file is, for people.
+    """
+
+    additions: dict
+    alpha: float
+    format: str
+
+    @property
+    def rank(self):
+        """The largest R."""
+        return max(len(down) for down, _ in self.additions.values())
+
+    @property
+    def params(self):
+        """Those of q, k, v, o that any block has an addition to."""
+        return [part for part in PARTS if any(key[2] == part for key in self.additions)]
+
+    @property
+    def encoder(self):
+        """'text', 'vision' or 'both'."""
+        encoders = {encoder for encoder, _, _ in self.additions}
+        return "both" if len(encoders) == 2 else encoders.pop()
+
+    def positions(self, sizes):
+        """What `lora.positions` must be to have room for all: a name, or block numbers."""
+        n_blocks = {encoder: n for encoder, n in depths(sizes).items()
+                    if self.encoder in (encoder, "both")}
+        taken = {encoder: sorted({block for e, block, _ in self.additions if e == encoder})
+                 for encoder in n_blocks}
+        for name in POSITIONS:
+            if all(taken[encoder] == block_numbers(name, n) for encoder, n in n_blocks.items()):
+                return name
+        first, *others = taken.values()
+        return first if all(first == other for other in others) else "all"
+
+    def settings(self, sizes):
+        """The config's section `lora` as far as it tells where the additions are, a dict."""
+        return {"encoder": self.encoder, "params": self.params, "rank": self.rank,
+                "alpha": self.alpha, "positions": self.positions(sizes)}
+
+
+def scaling(alpha, rank):
+    """The factor on B A x: the paper's α / R (Hu et al. 2021, arXiv 2106.09685)."""
+    return alpha / rank
+
+
+def depths(sizes):
+    """{encoder: number of its attention blocks}; none of a ResNet."""
+    vision = 0 if isinstance(sizes.vision, ResNetSizes) else sizes.vision.layers
+    return {"text": sizes.text.layers, "vision": vision}
+
+
+def block_numbers(positions, n_blocks):
+    """The numbers of the blocks that `lora.positions` means, ascending.
+
+    Raises:
+        UserError: an unknown name or a number that is not there.
+    """
+    if isinstance(positions, str):
+        if positions not in POSITIONS:
+            raise UserError(f"lora.positions is {positions!r}; it must be a list of block "
+                            f"numbers or one of {', '.join(POSITIONS)}")
+        first, end = POSITIONS[positions](n_blocks)
+        return list(range(max(0, first), end))
+    if not all(isinstance(i, int) and 0 <= i < n_blocks for i in positions):
+        raise UserError(f"lora.positions is {positions}; block numbers must be 0 to "
+                        f"{n_blocks - 1}")
+    return sorted(set(positions))
+
+
+# Reading
+
+
+def read_lora(path, sizes):
+    """The `Lora` in a file or folder of any of the forms above.
+
+    Args:
+        path: file, or PEFT's folder.
+        sizes: `CLIPSizes` of the model that it belongs to.
+
+    Raises:
+        UserError: no such file; one that holds no LoRA, or one of another model, or additions
+            to other weights than attention's q, k, v and o.
+    """
+    if not os.path.exists(path):
+        raise UserError(f"no LoRA weights at {path}; name the file")
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    if os.path.isdir(path):
+        found = [name for name in _PEFT if os.path.isfile(os.path.join(path, name))]
+        if not found:
+            raise UserError(f"{path} holds no {' or '.join(_PEFT)}; name the file of the LoRA "
+                            "weights")
+        path = os.path.join(path, found[0])
+    content = read_content(path)[0]
+    for foreign in foreign_in(content):
+        raise UserError(f"{path} is refused: {foreign.reason}")
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no LoRA weights")
+    if isinstance(content.get("lora"), dict):
+        lora = _of_state(path, content)
+    elif isinstance(content.get("weights"), dict) and "metadata" in content:
+        lora = _of_clip_lora(path, content, sizes)
+    elif any("lora_A" in str(name) for name in content):
+        lora = _of_peft(path, content, os.path.join(folder, _PEFT_CONFIG))
+    else:
+        names = ", ".join(map(shown, list(content)[:5]))
+        raise UserError(f"{path} holds no LoRA weights, only {names}")
+    _check(path, lora, sizes)
+    return lora
+
+
+def _of_state(path, content):
+    """Of this project's own files."""
+    settings = content.get("settings", content.get("config", {}))
+    settings = settings.get("lora", settings) if isinstance(settings, dict) else {}
+    try:
+        params, rank, alpha = (settings[key] for key in ("params", "rank", "alpha"))
+        factor = np.float32(scaling(alpha, rank))
+        additions = {}
+        for name, down in content["lora"].items():
+            encoder, block, layer, key = name.split(".")
+            if key != "down":
+                continue
+            parts = [p for p in params if p != "o"] if layer == "in_delta" else ["o"]
+            up = content["lora"][name[:-len("down")] + "up"]
+            for i, part in enumerate(sorted(parts, key=PARTS.index)):
+                additions[encoder, int(block), part] = (down[i * rank:(i + 1) * rank],
+                                                        up[i] * factor)
+    except (KeyError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+        raise UserError(f"{path} is damaged ({shown(error)}); train again") from error
+    return Lora(additions, alpha, "this project's LoRA")
+
+
+def _of_clip_lora(path, content, sizes):
+    layers, said = content["weights"], content["metadata"]
+    try:
+        encoder, position = said["encoder"], said["position"]
+        alpha, rank = float(said["alpha"]), int(said["r"])
+        n_layers = {int(re.fullmatch(r"layer_(\d+)", name)[1]) for name in layers}
+        if encoder not in (*ENCODERS, "both") or alpha <= 0 or rank <= 0:
+            raise ValueError(encoder)
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is no whole file of CLIP-LoRA's ({shown(error)}): its metadata "
+                        "must tell encoder, position, alpha and r") from error
+    position = {"top": "top1"}.get(position, position)  # CLIP-LoRA calls the last block both ways
+    places = [(each, block) for each in ENCODERS if encoder in (each, "both")
+              for block in block_numbers(position, depths(sizes)[each])]
+    if n_layers != set(range(len(places))):
+        raise UserError(f"{path} has {len(n_layers)} layers, and its {encoder!r}, {position!r} "
+                        f"means {len(places)} of this CLIP's; it belongs to another model")
+    part_of = {**{name: part for part, name in _NAMES.items()}, "o_proj": "o", "out_proj": "o"}
+    additions = {}
+    for i, place in enumerate(places):
+        for name, pair in layers[f"layer_{i}"].items():
+            if name not in part_of:
+                raise UserError(f"{path} adds to {shown(name)}, where LoRA here adds to "
+                                f"{', '.join(_NAMES.values())} alone")
+            if not isinstance(pair, dict) or set(pair) != {"w_lora_A", "w_lora_B"}:
+                raise UserError(f"{path}: layer_{i}.{name} has not w_lora_A and w_lora_B alone")
+            down, up = pair["w_lora_A"], pair["w_lora_B"]
+            additions[(*place, part_of[name])] = (down, _scaled(up, alpha / math.sqrt(rank)))
+    return Lora(additions, alpha, "CLIP-LoRA's")
+
+
+def _of_peft(path, state, config_path):
+    try:
+        config = read_json(config_path)
+    except FileNotFoundError:
+        raise UserError(f"{config_path} is missing, which tells the scale of {path}; put it "
+                        "there") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {config_path}: {error}") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise UserError(f"{config_path} is of another kind than LoRA: its peft_type is not 'LORA'")
+    for key in ("use_dora", "fan_in_fan_out", "lora_bias"):
+        if config.get(key):
+            raise UserError(f"{config_path} asks for {key}, which LoRA here has not; merge it with "
+                            "PEFT (merge_and_unload) and give the merged weights as clip.weights")
+    halves = {}
+    for name, value in state.items():
+        match = _PEFT_NAME.match(name)
+        if not match:
+            raise UserError(f"{path} has {shown(name)}, where LoRA here adds to attention's q, "
+                            "k, v and out_proj alone; merge it with PEFT (merge_and_unload) and "
+                            "give the merged weights as clip.weights")
+        encoder, block, part, half = match.groups()
+        halves.setdefault((encoder, int(block), part or "o"), {})[half] = value, name
+    additions = {}
+    try:
+        for place, pair in halves.items():
+            (down, name), (up, _) = pair["A"], pair["B"]
+            module = name[:name.index(".lora_")]
+            alpha = float(_of_pattern(config.get("alpha_pattern"), module, config["lora_alpha"]))
+            rank = len(down)
+            factor = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+            additions[place] = (down, _scaled(up, factor))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{path} and {config_path} do not fit each other ({shown(error)}); get "
+                        "them again") from error
+    return Lora(additions, float(config["lora_alpha"]), "PEFT's")
+
+
+def _of_pattern(patterns, module, otherwise):
+    """PEFT's value for a module: that of the pattern which the end of its name has."""
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return otherwise
+
+
+def _scaled(up, factor):
+    return np.asarray(up, np.float32) * np.float32(factor)
+
+
+def _check(path, lora, sizes):
+    """Hold additions against the model's sizes."""
+    if not lora.additions:
+        raise UserError(f"{path} holds no additions")
+    widths = {"text": sizes.text.width, "vision": getattr(sizes.vision, "width", 0)}
+    n_blocks = depths(sizes)
+    for (encoder, block, part), (down, up) in lora.additions.items():
+        where = f"{path}: {part} of the {encoder} encoder's block {block}"
+        if encoder not in n_blocks or block >= n_blocks[encoder]:
+            raise UserError(f"{where} is not in this CLIP; it belongs to another model")
+        W, shapes = widths[encoder], (np.shape(down), np.shape(up))
+        if shapes != ((len(down), W), (W, len(down))):
+            raise UserError(f"{where} has the shapes {shapes[0]} and {shapes[1]}, where this CLIP "
+                            f"has {W} channels; it belongs to another model")
+        if not (np.isfinite(down).all() and np.isfinite(up).all()):
+            raise UserError(f"{where} has values that are not finite; get the file again")
+
+
+# Writing
+
+
+def padded(lora, sizes, positions):
+    """{(encoder, block): {part: (A (R, W), B (W, R))}} with zeros where `lora` has nothing.
+
+    All have the same rank and the same parts then, which CLIP-LoRA's and our own form ask for.
+    """
+    found = {}
+    for encoder, n_blocks in depths(sizes).items():
+        if lora.encoder not in (encoder, "both"):
+            continue
+        width = sizes.text.width if encoder == "text" else sizes.vision.width
+        for block in block_numbers(positions, n_blocks):
+            found[encoder, block] = {}
+            for part in lora.params:
+                down, up = (np.zeros((lora.rank, width), np.float32),
+                            np.zeros((width, lora.rank), np.float32))
+                if (encoder, block, part) in lora.additions:
+                    a, b = lora.additions[encoder, block, part]
+                    down[:len(a)], up[:, :len(a)] = a, b
+                found[encoder, block][part] = down, up
+    return found
+
+
+def to_state(lora, sizes):
+    """`models.lora.lora_state` of the model that `apply_lora` makes with `Lora.settings`."""
+    state, factor = {}, np.float32(scaling(lora.alpha, lora.rank))
+    for (encoder, block), parts in padded(lora, sizes, lora.positions(sizes)).items():
+        for layer, members in (("in_delta", "qkv"), ("out_delta", "o")):
+            pairs = [parts[part] for part in members if part in parts]
+            if pairs:
+                name = f"{encoder}.{block}.{layer}"
+                state[f"{name}.down"] = np.concatenate([down for down, _ in pairs])
+                state[f"{name}.up"] = np.stack([up for _, up in pairs]) / factor
+    return state
+
+
+def to_clip_lora(lora, sizes):
+    """The structure that CLIP-LoRA saves."""
+    position = lora.positions(sizes)
+    if position not in _OF_CLIP_LORA:  # it has no lists: the other blocks get zeros
+        position = "all"
+    factor = np.float32(lora.alpha / math.sqrt(lora.rank))
+    layers = {f"layer_{i}": {_NAMES[part]: {"w_lora_A": down, "w_lora_B": up / factor}
+                             for part, (down, up) in parts.items()}
+              for i, parts in enumerate(padded(lora, sizes, position).values())}
+    return {"weights": layers, "metadata": {
+        "r": lora.rank, "alpha": lora.alpha, "encoder": lora.encoder, "params": lora.params,
+        "position": position}}
+
+
+def to_peft(lora):
+    """(state, config) of PEFT's adapter for transformers' CLIPModel."""
+    state, modules = {}, []
+    for (encoder, block, part), (down, up) in lora.additions.items():
+        name = f"{encoder}_model.encoder.layers.{block}.self_attn." + (
+            "out_proj" if part == "o" else f"{part}_proj")
+        modules.append(name)
+        rank = len(down)  # of which each may have its own; the config has one
+        full = np.zeros((lora.rank, down.shape[1]), np.float32)
+        wide = np.zeros((len(up), lora.rank), np.float32)
+        full[:rank], wide[:, :rank] = down, up
+        state[f"base_model.model.{name}.lora_A.weight"] = full
+        state[f"base_model.model.{name}.lora_B.weight"] = wide
+    return state, {
+        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None,
+        "inference_mode": True, "r": lora.rank, "lora_alpha": lora.rank, "lora_dropout": 0.0,
+        "bias": "none", "fan_in_fan_out": False, "target_modules": modules}
+
+
+def convert(path, weights_path, output):
+    """Write the LoRA of a file in another form, which the ending of `output` tells.
+
+    Args:
+        path: see `read_lora`. weights_path: of the CLIP that it belongs to.
+        output: '.pkl' for this project's, '.pt' for CLIP-LoRA's, a folder for PEFT's.
+
+    Returns:
+        text that tells what was written.
+    """
+    sizes = sizes_of_weights(weights_path, read_weights(weights_path, "quick_gelu"))
+    lora = read_lora(path, sizes)
+    settings = lora.settings(sizes)
+    ending = os.path.splitext(output)[1]
+    if ending == ".pkl":
+        write_pickle(output, {"lora": to_state(lora, sizes), "settings": settings})
+    elif ending == ".pt":
+        write_atomically(output, torch_archive(to_clip_lora(lora, sizes)))
+    elif not ending or os.path.isdir(output):
+        from safetensors.numpy import save
+        state, config = to_peft(lora)
+        write_atomically(os.path.join(output, _PEFT[0]), save(state))
+        write_atomically(os.path.join(output, _PEFT_CONFIG),
+                         (json.dumps(config, indent=2) + "\n").encode())
+    else:
+        raise UserError(f"{output} must end in .pkl (this project's) or .pt (CLIP-LoRA's), or be a "
+                        "folder (PEFT's)")
+    of_all = ", ".join(f"lora.{key}={value}".replace(" ", "").replace("'", "")
+                       for key, value in settings.items())
+    return f"{output}: {lora.format} {path}, with {of_all}"
+
+
+def main():
+    """`python -m models.lora`."""
+    parser = argparse.ArgumentParser(prog="python -m models.lora",
+                                     description="Writes LoRA weights in another form.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("convert", help="write another form: OUT.pkl is this project's, "
+                                  "OUT.pt CLIP-LoRA's, a folder OUT PEFT's")
+    command.add_argument("path", metavar="IN", help="CLIP-LoRA's .pt or .pkl, PEFT's folder, or "
+                         "this project's prompt_lora.pkl")
+    command.add_argument("output", metavar="OUT", nargs="?", default="lora.pkl")
+    command.add_argument("--weights", required=True, help="of the CLIP that it belongs to")
+    arguments = parser.parse_args()
+    print(convert(arguments.path, arguments.weights, arguments.output))
