@@ -44,6 +44,7 @@ from models.heads import fit_heads
 from models.jclip.model import unit_norm
 from models.jclip.preprocess import normalise
 from models.lock import output_lock
+from models.lora_files import read_lora
 from models.prompt import (
     PromptLearner,
     PromptQueue,
@@ -187,6 +188,10 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states, run
         layers = lora.apply_lora(model, config.lora.encoder, config.lora.params,
                                  config.lora.rank, config.lora.alpha, config.lora.dropout,
                                  config.lora.positions)
+        if config.lora.init is not None:
+            found = read_lora(config.lora.init, model.sizes)
+            lora.load_additions(model, found.additions, config.lora.init)
+            log(f"LoRA starts from {config.lora.init} ({found.format})")
     else:
         n_epochs = min(n_epochs, config.prompt.epochs)  # nothing learns after these
     learner.context.start_grad()

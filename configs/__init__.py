@@ -23,7 +23,8 @@ _OR_A_LIST = {"lora.positions": [0]}
 _OR_NULL = {"data.labels": "labels.txt", "data.shots_file": "shots.txt", "data.images": "pictures",
             "data.new_classes": "names.txt", "data.split": "split.json", "data.domain": "Animal",
             "prompts.max_tokens": 77, "ood.threshold": 0.5,
-            "aux.weights": "r-50-1000ep.pth.tar", "clip.activation": "quick_gelu"}
+            "aux.weights": "r-50-1000ep.pth.tar", "clip.activation": "quick_gelu",
+            "lora.init": "lora_weights.pkl"}
 # Paths in data.root, which a config file may not lead out of it. (The command line is the
 # user's own.)
 _IN_ROOT = {"data.classes", "data.train_list", "data.test_dir", "data.labels", "data.split",

@@ -1,6 +1,6 @@
 """LoRA: low-rank additions to the attention of a frozen CLIP.
 
-    python -m models.lora convert IN --weights ViT-B-32.pkl [OUT]     (files: models/lora_files.py)
+    python -m models.lora convert IN --weights ViT-B-32.pkl [OUT]     (models/lora_convert.py)
 
 Hu et al. 2021, arXiv 2106.09685: W x becomes W x + (alpha / R) B A dropout(x), A (R, D)
 random, B (D, R) zero. On which weights of CLIP: Zanella and Ben Ayed 2024, arXiv 2405.18541.
@@ -16,7 +16,7 @@ if __name__ == "__main__":  # the command looks at files alone, which needs no J
     import sys
 
     from models.errors import run_script
-    from models.lora_files import main
+    from models.lora_convert import main
 
     sys.exit(run_script(main))
 

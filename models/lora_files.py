@@ -1,4 +1,4 @@
-"""LoRA weights in files: this project's, CLIP-LoRA's and PEFT's for transformers' CLIP.
+"""Reads LoRA weights: this project's, CLIP-LoRA's and PEFT's for transformers' CLIP.
 
 | file | scale of B A |
 | --- | --- |
@@ -11,8 +11,6 @@ chosen blocks first, then those of the image encoder's. PEFT names them by trans
 All are read into `Lora`, in which the scale is in B.
 """
 
-import argparse
-import json
 import math
 import os
 import re
@@ -21,11 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from models.errors import UserError
-from models.jclip.formats import read_content, read_weights, sizes_of_weights
+from models.jclip.formats import read_content
 from models.jclip.sizes import ResNetSizes
-from models.jclip.torch_archive import torch_archive
 from models.jclip.unpickle import foreign_in
-from models.jclip.weights import write_atomically, write_pickle
 from models.untrusted import read_json, shown
 
 PARTS = ("q", "k", "v", "o")
@@ -36,10 +32,9 @@ POSITIONS = {
     "up": lambda n: (n // 3 * 2, n), "half-bottom": lambda n: (0, n // 2),
     "half-up": lambda n: (n // 2, n), "top1": lambda n: (n - 1, n), "top2": lambda n: (n - 2, n),
     "top3": lambda n: (n - 3, n)}
-_OF_CLIP_LORA = ("all", "bottom", "mid", "up", "half-bottom", "half-up", "top3")
-_NAMES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}  # in CLIP-LoRA
-_PEFT = ("adapter_model.safetensors", "adapter_model.bin")
-_PEFT_CONFIG = "adapter_config.json"
+NAMES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "proj"}  # in CLIP-LoRA
+PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+PEFT_CONFIG = "adapter_config.json"
 _PEFT_NAME = re.compile(r"(?:.*\.)?(text|vision)_model\.encoder\.layers\.(\d+)\.self_attn\."
                         r"(?:([qkv])_proj|out_proj)\.lora_([AB])(?:\.default)?\.weight$")
 
@@ -120,9 +115,6 @@ def block_numbers(positions, n_blocks):
     return sorted(set(positions))
 
 
-# Reading
-
-
 def read_lora(path, sizes):
     """The `Lora` in a file or folder of any of the forms above.
 
@@ -138,9 +130,9 @@ def read_lora(path, sizes):
         raise UserError(f"no LoRA weights at {path}; name the file")
     folder = path if os.path.isdir(path) else os.path.dirname(path)
     if os.path.isdir(path):
-        found = [name for name in _PEFT if os.path.isfile(os.path.join(path, name))]
+        found = [name for name in PEFT_FILES if os.path.isfile(os.path.join(path, name))]
         if not found:
-            raise UserError(f"{path} holds no {' or '.join(_PEFT)}; name the file of the LoRA "
+            raise UserError(f"{path} holds no {' or '.join(PEFT_FILES)}; name the file of the LoRA "
                             "weights")
         path = os.path.join(path, found[0])
     content = read_content(path)[0]
@@ -153,7 +145,7 @@ def read_lora(path, sizes):
     elif isinstance(content.get("weights"), dict) and "metadata" in content:
         lora = _of_clip_lora(path, content, sizes)
     elif any("lora_A" in str(name) for name in content):
-        lora = _of_peft(path, content, os.path.join(folder, _PEFT_CONFIG))
+        lora = _of_peft(path, content, os.path.join(folder, PEFT_CONFIG))
     else:
         names = ", ".join(map(shown, list(content)[:5]))
         raise UserError(f"{path} holds no LoRA weights, only {names}")
@@ -200,13 +192,13 @@ def _of_clip_lora(path, content, sizes):
     if n_layers != set(range(len(places))):
         raise UserError(f"{path} has {len(n_layers)} layers, and its {encoder!r}, {position!r} "
                         f"means {len(places)} of this CLIP's; it belongs to another model")
-    part_of = {**{name: part for part, name in _NAMES.items()}, "o_proj": "o", "out_proj": "o"}
+    part_of = {**{name: part for part, name in NAMES.items()}, "o_proj": "o", "out_proj": "o"}
     additions = {}
     for i, place in enumerate(places):
         for name, pair in layers[f"layer_{i}"].items():
             if name not in part_of:
                 raise UserError(f"{path} adds to {shown(name)}, where LoRA here adds to "
-                                f"{', '.join(_NAMES.values())} alone")
+                                f"{', '.join(NAMES.values())} alone")
             if not isinstance(pair, dict) or set(pair) != {"w_lora_A", "w_lora_B"}:
                 raise UserError(f"{path}: layer_{i}.{name} has not w_lora_A and w_lora_B alone")
             down, up = pair["w_lora_A"], pair["w_lora_B"]
@@ -280,121 +272,3 @@ def _check(path, lora, sizes):
                             f"has {W} channels; it belongs to another model")
         if not (np.isfinite(down).all() and np.isfinite(up).all()):
             raise UserError(f"{where} has values that are not finite; get the file again")
-
-
-# Writing
-
-
-def padded(lora, sizes, positions):
-    """{(encoder, block): {part: (A (R, W), B (W, R))}} with zeros where `lora` has nothing.
-
-    All have the same rank and the same parts then, which CLIP-LoRA's and our own form ask for.
-    """
-    found = {}
-    for encoder, n_blocks in depths(sizes).items():
-        if lora.encoder not in (encoder, "both"):
-            continue
-        width = sizes.text.width if encoder == "text" else sizes.vision.width
-        for block in block_numbers(positions, n_blocks):
-            found[encoder, block] = {}
-            for part in lora.params:
-                down, up = (np.zeros((lora.rank, width), np.float32),
-                            np.zeros((width, lora.rank), np.float32))
-                if (encoder, block, part) in lora.additions:
-                    a, b = lora.additions[encoder, block, part]
-                    down[:len(a)], up[:, :len(a)] = a, b
-                found[encoder, block][part] = down, up
-    return found
-
-
-def to_state(lora, sizes):
-    """`models.lora.lora_state` of the model that `apply_lora` makes with `Lora.settings`."""
-    state, factor = {}, np.float32(scaling(lora.alpha, lora.rank))
-    for (encoder, block), parts in padded(lora, sizes, lora.positions(sizes)).items():
-        for layer, members in (("in_delta", "qkv"), ("out_delta", "o")):
-            pairs = [parts[part] for part in members if part in parts]
-            if pairs:
-                name = f"{encoder}.{block}.{layer}"
-                state[f"{name}.down"] = np.concatenate([down for down, _ in pairs])
-                state[f"{name}.up"] = np.stack([up for _, up in pairs]) / factor
-    return state
-
-
-def to_clip_lora(lora, sizes):
-    """The structure that CLIP-LoRA saves."""
-    position = lora.positions(sizes)
-    if position not in _OF_CLIP_LORA:  # it has no lists: the other blocks get zeros
-        position = "all"
-    factor = np.float32(lora.alpha / math.sqrt(lora.rank))
-    layers = {f"layer_{i}": {_NAMES[part]: {"w_lora_A": down, "w_lora_B": up / factor}
-                             for part, (down, up) in parts.items()}
-              for i, parts in enumerate(padded(lora, sizes, position).values())}
-    return {"weights": layers, "metadata": {
-        "r": lora.rank, "alpha": lora.alpha, "encoder": lora.encoder, "params": lora.params,
-        "position": position}}
-
-
-def to_peft(lora):
-    """(state, config) of PEFT's adapter for transformers' CLIPModel."""
-    state, modules = {}, []
-    for (encoder, block, part), (down, up) in lora.additions.items():
-        name = f"{encoder}_model.encoder.layers.{block}.self_attn." + (
-            "out_proj" if part == "o" else f"{part}_proj")
-        modules.append(name)
-        rank = len(down)  # of which each may have its own; the config has one
-        full = np.zeros((lora.rank, down.shape[1]), np.float32)
-        wide = np.zeros((len(up), lora.rank), np.float32)
-        full[:rank], wide[:, :rank] = down, up
-        state[f"base_model.model.{name}.lora_A.weight"] = full
-        state[f"base_model.model.{name}.lora_B.weight"] = wide
-    return state, {
-        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": None,
-        "inference_mode": True, "r": lora.rank, "lora_alpha": lora.rank, "lora_dropout": 0.0,
-        "bias": "none", "fan_in_fan_out": False, "target_modules": modules}
-
-
-def convert(path, weights_path, output):
-    """Write the LoRA of a file in another form, which the ending of `output` tells.
-
-    Args:
-        path: see `read_lora`. weights_path: of the CLIP that it belongs to.
-        output: '.pkl' for this project's, '.pt' for CLIP-LoRA's, a folder for PEFT's.
-
-    Returns:
-        text that tells what was written.
-    """
-    sizes = sizes_of_weights(weights_path, read_weights(weights_path, "quick_gelu"))
-    lora = read_lora(path, sizes)
-    settings = lora.settings(sizes)
-    ending = os.path.splitext(output)[1]
-    if ending == ".pkl":
-        write_pickle(output, {"lora": to_state(lora, sizes), "settings": settings})
-    elif ending == ".pt":
-        write_atomically(output, torch_archive(to_clip_lora(lora, sizes)))
-    elif not ending or os.path.isdir(output):
-        from safetensors.numpy import save
-        state, config = to_peft(lora)
-        write_atomically(os.path.join(output, _PEFT[0]), save(state))
-        write_atomically(os.path.join(output, _PEFT_CONFIG),
-                         (json.dumps(config, indent=2) + "\n").encode())
-    else:
-        raise UserError(f"{output} must end in .pkl (this project's) or .pt (CLIP-LoRA's), or be a "
-                        "folder (PEFT's)")
-    of_all = ", ".join(f"lora.{key}={value}".replace(" ", "").replace("'", "")
-                       for key, value in settings.items())
-    return f"{output}: {lora.format} {path}, with {of_all}"
-
-
-def main():
-    """`python -m models.lora`."""
-    parser = argparse.ArgumentParser(prog="python -m models.lora",
-                                     description="Writes LoRA weights in another form.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("convert", help="write another form: OUT.pkl is this project's, "
-                                  "OUT.pt CLIP-LoRA's, a folder OUT PEFT's")
-    command.add_argument("path", metavar="IN", help="CLIP-LoRA's .pt or .pkl, PEFT's folder, or "
-                         "this project's prompt_lora.pkl")
-    command.add_argument("output", metavar="OUT", nargs="?", default="lora.pkl")
-    command.add_argument("--weights", required=True, help="of the CLIP that it belongs to")
-    arguments = parser.parse_args()
-    print(convert(arguments.path, arguments.weights, arguments.output))
