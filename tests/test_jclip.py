@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -210,3 +211,42 @@ def test_pixels_equal_openais_preprocessing(tmp_path):
         with Image.open(tmp_path / name) as image:
             np.testing.assert_array_equal(Preprocess(32).pixels(image), expected[name],
                                           err_msg=name)
+
+
+DEMO = """
+import jclip as clip
+import jittor as jt
+from PIL import Image
+
+model, preprocess = clip.load("ViT-B-32.pkl")
+image = preprocess(Image.open("CLIP.png")).unsqueeze(0)
+text = clip.tokenize(["a diagram", "a dog", "a cat"])
+with jt.no_grad():
+    logits_per_image, logits_per_text = model(image, text)
+    probs = logits_per_image.softmax(dim=-1)
+print("Label probs:", probs)
+"""
+
+
+def test_jclip_by_its_own_name(tmp_path, small_clip):
+    """JCLIP's demo, in a folder of one's own, prints what the same lines print in here."""
+    site, place = tmp_path / "site", tmp_path / "place"
+    source = tmp_path / "source"  # where setuptools leaves what it builds
+    shutil.copytree(os.path.join(ROOT, "models"), source / "models")
+    for name in ("pyproject.toml", "requirements.txt", "README.md"):
+        shutil.copy(os.path.join(ROOT, name), source)
+    done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps",
+                           "--target", str(site), str(source)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    place.mkdir()
+    state = {name: value.numpy() for name, value in small_clip.named_parameters()}
+    write_pickle(str(place / "ViT-B-32.pkl"), state)
+    pixels = np.arange(20 * 24 * 3, dtype=np.uint8).reshape(20, 24, 3)
+    Image.fromarray(pixels).save(place / "CLIP.png")
+    done = subprocess.run([sys.executable, "-c", DEMO], cwd=place, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(site)})
+    assert done.returncode == 0, done.stderr[-2000:]
+    model, preprocess = jclip.load(str(place / "ViT-B-32.pkl"))
+    image = preprocess(Image.open(place / "CLIP.png")).unsqueeze(0)
+    text = jclip.tokenize(["a diagram", "a dog", "a cat"])
+    assert done.stdout == "Label probs: " + str(model(image, text)[0].softmax(dim=-1)) + "\n"

@@ -5,15 +5,24 @@
     model, preprocess = jclip.load("ViT-B-32.pkl")
     image = preprocess(Image.open("photo.jpg")).unsqueeze(0)
     logits_per_image, logits_per_text = model(image, jclip.tokenize(["a dog", "a cat"]))
+
+After `pip install .` in the repository the first line is `import jclip`, from anywhere.
 """
 
 import os
 
-from models import runtime
+try:
+    from models import runtime
+except ImportError as error:
+    raise ImportError("jclip needs the package 'models' that was installed with it, and another of "
+                      "that name stands before it; rename that one") from error
 from models.errors import UserError
 from models.jclip.tokenizer import tokenize
 
 __all__ = ["available_models", "load", "tokenize"]
+
+if __name__ == "jclip":  # installed: who imports Jittor next must find it prepared
+    runtime.prepare()
 
 # OpenAI's names, and the files in which the challenge's users keep them.
 _FILES = {"ViT-B/32": "ViT-B-32.pkl", "ViT-B/16": "ViT-B-16.pkl", "ViT-L/14": "ViT-L-14.pkl",
