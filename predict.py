@@ -6,16 +6,18 @@ By default with the run on own pictures that was trained last, else as test.py. 
 is among the base or the new classes, whichever the image is taken for.
 """
 
-import argparse
 import os
 import sys
 
 from models import runtime
-from models.errors import UserError, run_script, run_to_the_end, show_warnings_in_one_line
+from models.errors import UserError, print_beside_bars, run_script, run_to_the_end
 
 run_script(runtime.prepare)  # before the imports below, which need Jittor and its packages
 
-from configs import config_path, load_config
+from configs import load_config
+from configs.choice import config_path
+from configs.command_line import Parser
+from configs.places import home, require_writable
 from data.views import Views, view_batches
 from models.checkpoint import config_of_run, last_own_run
 from models.classifier import answer, judged, look, unseen
@@ -23,15 +25,16 @@ from models.trained import load_trained
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, and settings key=value")
-    parser.add_argument("--config", help="YAML file that was trained with")
-    parser.add_argument("--run", metavar="FOLDER", help="checkpoint folder, whose training's "
-                        "settings count")
-    arguments = parser.parse_intermixed_args()
-    paths = [text for text in arguments.images if os.path.exists(text) or "=" not in text]
-    overrides = [text for text in arguments.images if text not in paths]
-    overrides.append("transduction.mode=none")  # an image is judged by itself
+    parser = Parser(__doc__.splitlines()[0])
+    parser.add_settings("IMAGE …")
+    parser.add_argument("--run", type=home, metavar="FOLDER", help="checkpoint folder, whose "
+                        "training's settings count")
+    arguments = parser.read()
+    paths = arguments.paths
+    if not paths:
+        raise UserError("name an image: predict.py IMAGE …")
+    # An image is judged by itself.
+    overrides = [*arguments.overrides, "transduction.mode=none"]
     for path in paths:
         if not os.path.isfile(path):
             raise UserError(f"no image {path}")
@@ -42,7 +45,8 @@ def main():
         config = config_of_run(run, overrides)
         print(f"{run} decides", file=sys.stderr)
     else:
-        config = load_config(config_path(arguments.config), overrides)
+        config = load_config(config_path(arguments.config, overrides, ("weights",)), overrides)
+    require_writable({"output.cache_dir": config.output.cache_dir})
     runtime.use_accelerator()
     trained = load_trained(config)
     views = Views(trained.preprocess, config.mta.views, config.mta.scale, config.seed)
@@ -52,14 +56,13 @@ def main():
         seen = judged(trained, look(trained, config, otherwise, pixels))
         answers = answer(trained, seen, config.fusion)
         for i, labels, shares in zip(indices, answers.labels, answers.probabilities):
-            print(paths[i])
-            for label, share in zip(labels, shares):
-                print(f"  {100 * share:5.1f} %  {trained.classes[label].name}")
+            lines = [paths[i], *(f"  {100 * share:5.1f} %  {trained.classes[label].name}"
+                                 for label, share in zip(labels, shares))]
+            print_beside_bars("\n".join(lines), sys.stdout)
         n_named += len(indices)
     if n_named < len(paths):
         raise UserError(f"{len(paths) - n_named} of {len(paths)} images cannot be decoded")
 
 
 if __name__ == "__main__":
-    show_warnings_in_one_line()
     run_to_the_end(main)

@@ -9,7 +9,6 @@ How images are seen and judged is told in models/classifier.py. Beside the label
 has the classes' names, their calibrated probabilities and the base/new score.
 """
 
-import argparse
 import csv
 import io
 import os
@@ -18,14 +17,17 @@ import time
 import warnings
 
 from models import runtime
-from models.errors import UserError, run_script, run_to_the_end, show_warnings_in_one_line
+from models.errors import UserError, run_script, run_to_the_end
 
 run_script(runtime.prepare)  # before the imports below, which need Jittor and its packages
 
 import numpy as np
 
-from configs import config_path, load_config
-from data.challenge import read_classes
+from configs import load_config
+from configs.choice import config_path
+from configs.command_line import Parser
+from configs.places import home, require_writable
+from data.challenge import data_path, read_classes
 from data.report import (
     ablation_table,
     print_ablation,
@@ -33,13 +35,14 @@ from data.report import (
     print_own_sides,
     print_report,
 )
-from data.sample import ensure_sample
+from data.sample import class_names, ensure_sample, is_sample, to_draw
 from data.sources import images_to_classify
 from models import parallel
 from models.checkpoint import config_of_run, last_own_run
 from models.classifier import answer, look_at
 from models.jclip.weights import write_atomically
 from models.lock import output_lock
+from models.parameter_count import in_words
 from models.shards import Shards
 from models.trained import base_logits, fused_logits, load_trained, text_logits
 from models.transduction import joint_answer, joint_logits, require_mode
@@ -55,12 +58,18 @@ def main():
     own = data.images is not None or data.split is not None  # which know classes and labels
     table_path, labels_path = paths_of(arguments, data, own)
     require_mode(config.transduction)
+    drawn_to = to_draw(data)
+    require_writable({"--output": os.path.dirname(arguments.output),
+                      "output.cache_dir": config.output.cache_dir, **drawn_to})
     runtime.use_accelerator()
-    if data.sample and not own:
-        parallel.first_then_others(lambda: ensure_sample(data.root))
     start = time.perf_counter()
-    classes = None if own else read_classes(os.path.join(data.root, data.classes))
+    classes = class_names() if drawn_to else None
+    if not own and not drawn_to:
+        classes = read_classes(data_path(data, "classes"))
     trained = load_trained(config, classes)
+    log(f"parameters: {in_words(trained.parameters)}")
+    if is_sample(data):  # only now, when what can be wrong without it has been looked at
+        parallel.first_then_others(lambda: ensure_sample(data.root))
     images = images_to_classify(data, trained.classes, labels_path)
     if arguments.ablate and images.labels is None:
         raise UserError(f"--ablate needs labels, and {data.images} has none that were trained")
@@ -118,6 +127,9 @@ def paths_of(arguments, data, own):
         data: the config's section. own: whether the data know their labels themselves.
     """
     table_path = os.path.splitext(arguments.output)[0] + ".csv"
+    if os.path.isdir(arguments.output) or not os.path.basename(arguments.output):
+        raise UserError(f"--output {arguments.output} is a folder; name a file in it, such as "
+                        f"{os.path.join(arguments.output, 'result.txt')}")
     if table_path == arguments.output:
         raise UserError(f"--output {arguments.output} is the name of the table beside it; give "
                         "another, such as result.txt")
@@ -125,6 +137,8 @@ def paths_of(arguments, data, own):
         raise UserError(f"{data.images} was trained on; name the pictures to classify: --images "
                         "DIR")
     labels_path = arguments.labels
+    if labels_path is not None and not os.path.isfile(labels_path):
+        raise UserError(f"no label file {labels_path}; name a file of lines 'image label'")
     if labels_path is None and data.labels is not None and not own:
         labels_path = os.path.join(data.root, data.labels)
     if arguments.ablate and labels_path is None and not own:
@@ -146,23 +160,24 @@ def leave(folder, record):
             from runs.page import write_run_page  # here, as it loads matplotlib
             log(f"{write_run_page(folder)}: the run's page")
     except OSError as error:
-        warnings.warn(f"no report: {error}", stacklevel=1)
+        warnings.warn(f"no report: {error}; set output.checkpoint_dir to a folder that can be "
+                      "written", stacklevel=1)
 
 
 def parse():
     """The command line's arguments."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", help="YAML file; by default what is here decides")
-    parser.add_argument("--images", metavar="DIR|CSV", help="own pictures to classify")
-    parser.add_argument("--run", metavar="FOLDER", help="checkpoint folder, whose training's "
-                        "settings count; with --images by default the own run trained last")
-    parser.add_argument("--output", default="result.txt", help="file to write")
-    parser.add_argument("--labels", help="lines 'image label': also print accuracies")
+    parser = Parser(__doc__.splitlines()[0])
+    parser.add_settings()
+    parser.add_argument("--images", type=home, metavar="DIR|CSV", help="own pictures to classify")
+    parser.add_argument("--run", type=home, metavar="FOLDER", help="checkpoint folder, whose "
+                        "training's settings count; with --images by default the own run trained "
+                        "last")
+    parser.add_argument("--output", type=home, default="result.txt", help="file to write")
+    parser.add_argument("--labels", type=home, help="lines 'image label': also print accuracies")
     parser.add_argument("--ablate", action="store_true", help="with labels: print part by part")
     parser.add_argument("--restart", action="store_true",
                         help="start over instead of going on from where a stopped run was")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
-    return parser.parse_intermixed_args()
+    return parser.read()
 
 
 def settings_of(arguments):
@@ -177,11 +192,12 @@ def settings_of(arguments):
     if run is not None:
         return config_of_run(run, arguments.overrides, arguments.images)
     changes = {} if arguments.images is None else {"data": {"images": arguments.images}}
-    return load_config(config_path(arguments.config), arguments.overrides, changes)
+    path = config_path(arguments.config, arguments.overrides, ("weights", "test"))
+    return load_config(path, arguments.overrides, changes)
 
 
 def table(names, classes, answers, scores):
-    """result.csv: a line an image, UTF-8 bytes."""
+    """result.csv: a line an image, UTF-8 bytes; without new classes there is no base score."""
     places = range(1, answers.labels.shape[1] + 1)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -189,7 +205,8 @@ def table(names, classes, answers, scores):
                      *(f"probability_{i}" for i in places), "base_score"])
     for name, labels, shares, score in zip(names, answers.labels, answers.probabilities, scores):
         writer.writerow([name, *(classes[label].name for label in labels),
-                         *(f"{share:.4f}" for share in shares), f"{score:.4f}"])
+                         *(f"{share:.4f}" for share in shares),
+                         f"{score:.4f}" if np.isfinite(score) else ""])
     return text.getvalue().encode()
 
 
@@ -228,5 +245,4 @@ def log(text):
 
 
 if __name__ == "__main__":
-    show_warnings_in_one_line()
     run_to_the_end(main, "run the same command again; it goes on after the last finished part")

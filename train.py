@@ -13,13 +13,12 @@ see images that were not trained on, from which it has its temperature. With aux
 fits AMU-Tuning's head (Tang et al. 2024, arXiv 2404.08958). Without --stage it does both.
 """
 
-import argparse
 import math
 import os
 import sys
 
 from models import runtime
-from models.errors import UserError, run_script, run_to_the_end, show_warnings_in_one_line
+from models.errors import UserError, run_script, run_to_the_end
 
 run_script(runtime.prepare)  # before the imports below, which need Jittor and its packages
 
@@ -27,8 +26,11 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from configs import config_path, format_config, load_config, own_pictures_config
-from data.sample import ensure_sample
+from configs import format_config, load_config, own_pictures_config
+from configs.choice import config_path
+from configs.command_line import Parser
+from configs.places import beside_scripts, home, require_writable
+from data.sample import ensure_sample, is_sample, to_draw
 from data.sources import load_data
 from data.views import Views, decode, read_ahead, view_batches
 from models import auxiliary, jclip, lora, parallel, shared_batch
@@ -65,29 +67,28 @@ def main():
         if parallel.size() > 1:
             raise UserError("--sweep starts its runs itself; leave out mpirun")
         from runs.sweep import sweep  # here, as it loads matplotlib
-        sweep(config_path(arguments.config), arguments.overrides, arguments.sweep,
-              arguments.restart)
+        sweep(config_path(arguments.config, arguments.overrides), arguments.overrides,
+              arguments.sweep, arguments.restart)
         return
-    if arguments.images is None:
-        config = load_config(config_path(arguments.config), arguments.overrides)
-    else:
-        config = own_pictures_config(arguments.images, arguments.new_classes, arguments.config,
-                                     arguments.overrides)
-        refuse_other_pictures(config.output.checkpoint_dir, arguments.images)
+    config = settings_of(arguments)
+    data = config.data
     log(format_config(config))
+    require_writable({"output.checkpoint_dir": config.output.checkpoint_dir,
+                      "output.cache_dir": config.output.cache_dir, **to_draw(data)})
     runtime.use_accelerator()
-    if config.data.sample and config.data.images is None:
-        parallel.first_then_others(lambda: ensure_sample(config.data.root))
-    library = PromptLibrary(config.prompts.dir)
-    challenge = with_decodable(load_data(config.data, config.seed, library), config.workers)
-    log(f"{len(challenge.base)} base classes with {len(challenge.train)} images "
-        f"(data.shots={config.data.shots}), {len(challenge.validation)} more for the "
-        f"temperature (data.val_shots={config.data.val_shots}), {len(challenge.new)} new classes")
+    library = PromptLibrary(beside_scripts(config.prompts.dir))
     np.random.seed(config.seed)  # LoRA's start
-
-    model, preprocess = jclip.load(config.clip.weights, config.clip.activation)
+    model, preprocess = jclip.load(beside_scripts(config.clip.weights), config.clip.activation)
     lora.freeze(model)
-    encoder = auxiliary.load_encoder(config.aux.weights, preprocess.image_size)
+    encoder = auxiliary.load_encoder(config.aux.weights and beside_scripts(config.aux.weights),
+                                     preprocess.image_size)
+    if is_sample(data):  # only now, when what can be wrong without it has been looked at
+        parallel.first_then_others(lambda: ensure_sample(data.root))
+    challenge = with_decodable(load_data(data, config.seed, library), config.workers)
+    log(f"{len(challenge.base)} base classes with {len(challenge.train)} images "
+        f"(data.shots={data.shots}), {len(challenge.validation)} more for the temperature "
+        f"(data.val_shots={data.val_shots}), {len(challenge.new)} new classes")
+
     base_classes = [challenge.classes[label] for label in challenge.base]
     prompts = handcrafted_prompts(library, base_classes, config.prompts)
     learner = PromptLearner(model, [library.name(c) for c in base_classes], config.prompt.init)
@@ -127,24 +128,35 @@ def main():
 
 def parse():
     """The command line's arguments."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", help="YAML file; by default what is here decides")
-    parser.add_argument("--images", metavar="DIR|CSV", help="own pictures: a folder of class "
-                        "folders, or a CSV 'path,label'")
-    parser.add_argument("--new-classes", metavar="FILE", help="with --images: names, one a line, "
-                        "of classes without pictures")
+    parser = Parser(__doc__.splitlines()[0])
+    parser.add_settings()
+    parser.add_argument("--images", type=home, metavar="DIR|CSV", help="own pictures: a folder of "
+                        "class folders, or a CSV 'path,label'")
+    parser.add_argument("--new-classes", type=home, metavar="FILE", help="with --images: names, "
+                        "one a line, of classes without pictures")
     parser.add_argument("--stage", type=int, choices=(1, 2), help="only this one")
     parser.add_argument("--restart", action="store_true",
                         help="start over instead of going on from where a stopped run was")
     parser.add_argument("--sweep", nargs="+", metavar="key=value,value,…",
                         help="train and test with every combination (runs/sweep.py)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
-    arguments = parser.parse_intermixed_args()
+    arguments = parser.read()
     if arguments.new_classes is not None and arguments.images is None:
         parser.error("--new-classes needs --images")
     if arguments.sweep and (arguments.images or arguments.stage):
         parser.error("--sweep trains and tests with a config: leave out --images and --stage")
     return arguments
+
+
+def settings_of(arguments):
+    """The `Config` to train with."""
+    if arguments.images is None:
+        return load_config(
+            config_path(arguments.config, arguments.overrides, ("weights", "train")),
+            arguments.overrides)
+    config = own_pictures_config(arguments.images, arguments.new_classes, arguments.config,
+                                 arguments.overrides)
+    refuse_other_pictures(config.output.checkpoint_dir, arguments.images)
+    return config
 
 
 def with_decodable(challenge, n_threads):
@@ -331,6 +343,5 @@ def log(text):
 
 
 if __name__ == "__main__":
-    show_warnings_in_one_line()
     run_to_the_end(
         main, "run the same command again; it goes on after the last finished epoch or part")

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole training run: bash train.sh [--config CONFIG] [key=value …]
+# The whole training run, from any folder: bash train.sh [--config CONFIG] [key=value …]
 set -eu
-python train.py --stage 1 "$@"  # learned prompt and LoRA
-python train.py --stage 2 "$@"  # the head
+train="$(dirname "$(readlink -f "$0")")/train.py"
+python "$train" --stage 1 "$@"  # learned prompt and LoRA
+python "$train" --stage 2 "$@"  # the head

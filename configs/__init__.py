@@ -5,15 +5,16 @@ import copy
 import difflib
 import math
 import os
-import sys
 
 import yaml
 
+from configs.keys import alternatives, similar_keys
+from configs.places import beside_scripts, home
 from models.errors import UserError
 from models.untrusted import DEEPEST, leaves_folder, odd_character, same_value, shown
 
-_FOLDER = os.path.dirname(os.path.abspath(__file__))
-_DEFAULTS = os.path.join(_FOLDER, "default.yaml")
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+_DEFAULTS = os.path.join(FOLDER, "default.yaml")
 COMPETITION, SAMPLE = "configs/competition.yaml", "configs/sample.yaml"
 OWN_RUNS = os.path.join("test_pkl", "own")  # a folder for each of the own data sets
 
@@ -24,11 +25,15 @@ _OR_NULL = {"data.labels": "labels.txt", "data.shots_file": "shots.txt", "data.i
             "data.new_classes": "names.txt", "data.split": "split.json", "data.domain": "Animal",
             "prompts.max_tokens": 77, "ood.threshold": 0.5,
             "aux.weights": "r-50-1000ep.pth.tar", "clip.activation": "quick_gelu",
-            "lora.init": "lora_weights.pkl"}
+            "lora.init": "lora_weights.pkl", "output.shipped_dir": "test_pkl/sample"}
 # Paths in data.root, which a config file may not lead out of it. (The command line is the
 # user's own.)
 _IN_ROOT = {"data.classes", "data.train_list", "data.test_dir", "data.labels", "data.split",
             "data.split_images"}
+# All paths: `~` in them is a home folder, and the command line takes them as they are.
+PATHS = {*_IN_ROOT, "data.root", "data.shots_file", "data.images", "data.new_classes",
+         "clip.weights", "aux.weights", "lora.init", "prompts.dir", "output.checkpoint_dir",
+         "output.cache_dir", "output.shipped_dir"}
 # Numbers that must be at least 1 or may be negative; all others must be at least 0.
 _AT_LEAST_ONE = {
     "data.shots", "prompts.max_tokens", "prompt.queue_length", "prompt.queue_every", "lora.rank",
@@ -61,8 +66,9 @@ def load_config(path=None, overrides=(), *changes):
     """The merged settings.
 
     Args:
-        path: YAML file of differences from `configs/default.yaml`, or None.
-        overrides: strings 'section.key=value', the value in YAML.
+        path: YAML file of differences from `configs/default.yaml`, in the working folder or
+            beside the scripts, or None.
+        overrides: strings 'section.key=value', the value in YAML, or a path as it is.
         changes: nested dicts of settings that count more than the file's and less than the
             overrides; the last most.
 
@@ -74,17 +80,16 @@ def load_config(path=None, overrides=(), *changes):
     defaults = _read_yaml(_DEFAULTS)
     values = copy.deepcopy(defaults)
     if path is not None:
+        path = beside_scripts(home(path))
         _merge(values, _read_yaml(path), defaults, path)
     for each in changes:
         _merge(values, each, defaults, "saved settings")
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise UserError(f"{shown(override)} is not of the form key=value")
-        try:
-            value = yaml.load(text, _Loader)
-        except Exception:  # see `_read_yaml`
-            raise UserError(f"{shown(override)}: the value is not YAML") from None
+            raise UserError(f"{shown(override)} is not of the form key=value{_meant(override)}")
+        key = key.strip()
+        value = _value_of(key, text, override)
         for part in reversed(key.split(".")):
             value = {part: value}
         _merge(values, value, defaults, _COMMAND_LINE)
@@ -105,40 +110,8 @@ def own_pictures_config(images, new_classes=None, path=None, overrides=()):
     new = {} if new_classes is None else {"new_classes": new_classes}
     return load_config(path, overrides, {
         "data": {"images": images, **new},
-        "output": {"checkpoint_dir": os.path.join(OWN_RUNS, name),
+        "output": {"checkpoint_dir": os.path.join(OWN_RUNS, name), "shipped_dir": None,
                    "cache_dir": os.path.join("cache", "own", name)}})
-
-
-def config_path(named):
-    """The config file that `--config` names, else `choose_config`'s, which is said on stderr."""
-    if named is not None:
-        return named
-    path, why = choose_config()
-    print(f"{path}: {why}", file=sys.stderr, flush=True)
-    return path
-
-
-def choose_config():
-    """The config for a user who names none: the challenge's if its files are there.
-
-    Returns:
-        (path, why): the config file, and a text for people.
-
-    Raises:
-        UserError: some of the challenge's data is there, and some of its files are not.
-    """
-    competition = load_config(os.path.join(_FOLDER, os.path.basename(COMPETITION)))
-    root, weights = competition.data.root, competition.clip.weights
-    if not os.path.isdir(root) or not os.listdir(root):
-        return SAMPLE, f"the sample set, as there is no data in {root}/"
-    needed = [weights, *(os.path.join(root, name) for name in (
-        competition.data.classes, competition.data.train_list, "TrainSet",
-        competition.data.test_dir))]
-    missing = [path for path in needed if not os.path.exists(path)]
-    if missing:
-        raise UserError(f"{root}/ is there, but {', '.join(missing)} missing; put the missing "
-                        f"files there, or name a config: --config {SAMPLE}")
-    return COMPETITION, f"{root}/ and {weights} are in place"
 
 
 def format_config(config):
@@ -200,7 +173,8 @@ def _read_yaml(path):
         with open(path, encoding="utf-8-sig") as file:
             values = yaml.load(file, _Loader)
     except OSError as error:
-        raise UserError(f"cannot read the config {path}: {error.strerror}") from error
+        raise UserError(f"cannot read the config {path}: {error.strerror}"
+                        f"{_config_like(path)}") from error
     except Exception as error:  # YAML's own, not UTF-8, and any that a tag like !!int raises
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if values is None:
@@ -210,13 +184,49 @@ def _read_yaml(path):
     return values
 
 
+def _value_of(key, text, override):
+    """The value that an override's text stands for."""
+    text = text.strip()
+    empty = ("", "null", "~") if key in _OR_NULL else ("", "null")
+    if key in PATHS and text not in empty and text[0] not in "\"'":
+        return text  # YAML would take 2750 for a number, and cut off what follows ' #'
+    try:
+        return yaml.load(text, _Loader)
+    except Exception:  # see `_read_yaml`
+        raise UserError(f"{shown(override)}: the value is not YAML") from None
+
+
+def _meant(word):
+    """What a word of the command line that is no setting may have been meant for."""
+    named, _ = similar_keys(word, all_keys())
+    if named:
+        return f"; write {alternatives([f'{key}=VALUE' for key in named])}, without spaces"
+    if os.path.exists(word):
+        return f"; own pictures are named with --images {word}"
+    return _config_like(word)
+
+
+def _config_like(path):
+    """'; did you mean …?' where a file of this folder has a name like a path's."""
+    name = os.path.splitext(os.path.basename(path))[0]
+    stems = [os.path.splitext(file)[0] for file in sorted(os.listdir(FOLDER))
+             if file.endswith(".yaml")]
+    near = difflib.get_close_matches(name, stems, n=1, cutoff=0.8)
+    return f"; did you mean --config configs/{near[0]}.yaml?" if near else ""
+
+
+def all_keys():
+    """Every setting, as 'lora.rank', in the order of `default.yaml`."""
+    return [f"{section}.{key}" if key else section
+            for section, values in _read_yaml(_DEFAULTS).items()
+            for key in (values if isinstance(values, dict) else [""])]
+
+
 def _merge(values, changes, defaults, source, prefix=""):
     for key, value in changes.items():
         name = f"{prefix}{str(key)[:80]}"
         if key not in defaults:
-            near = difflib.get_close_matches(str(key)[:80], list(defaults), n=1, cutoff=0)
-            raise UserError(f"{source}: unknown config key {name!r}; "
-                            f"did you mean {prefix}{near[0]}?")
+            _refuse_key(name, value, source)
         default = defaults[key]
         if not isinstance(default, dict):
             values[key] = _checked(name, value, default, source)
@@ -225,6 +235,22 @@ def _merge(values, changes, defaults, source, prefix=""):
         else:
             raise UserError(f"{source}: {name} is a section; set one of its keys: "
                             f"{', '.join(f'{name}.{k}' for k in default)}")
+
+
+def _refuse_key(name, value, source):
+    while isinstance(value, dict) and value:  # 'laro: {rank: 2}' is laro.rank
+        key, value = next(iter(value.items()))
+        name += f".{str(key)[:80]}"
+    keys = all_keys()
+    named, alike = similar_keys(name, keys)
+    if name in keys:  # a file's 'lora.rank: 2'
+        section, _, key = name.partition(".")
+        hint = f"in a file write '{section}: {{{key}: …}}'"
+    elif named or alike:
+        hint = f"did you mean {alternatives(named or alike)}?"
+    else:
+        hint = "configs/default.yaml has them all"
+    raise UserError(f"{source}: unknown config key {name!r}; {hint}")
 
 
 def _checked(name, value, default, source):
@@ -246,6 +272,8 @@ def _checked(name, value, default, source):
     if isinstance(value, list):
         return _checked_items(name, value, default, source)
     if isinstance(value, str):
+        if name in PATHS:
+            value = home(value)
         _check_text(name, value, source)
     elif not isinstance(value, bool):
         _check_range(name, value, source)
@@ -264,6 +292,8 @@ def _check_text(name, value, source):
     odd = odd_character(value)
     if odd:
         raise UserError(f"{source}: {name} has the character {ascii(odd)}; remove it")
+    if name in PATHS and not value.strip():
+        raise UserError(f"{source}: {name} is empty; write a path")
     if name in _IN_ROOT and source != _COMMAND_LINE and leaves_folder(value):
         raise UserError(f"{source}: {name} is {shown(value)}, which leaves data.root; move the "
                         "file there, or set data.root")

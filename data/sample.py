@@ -6,7 +6,6 @@
 `classes.txt`, `train.txt`, `TrainSet/`, `TestSetB/`, and `labels.txt` for the test images.
 """
 
-import argparse
 import itertools
 import os
 import shutil
@@ -17,6 +16,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from configs.command_line import Parser
+from configs.places import home
+from data.challenge import ClassName
 from data.painting import PAINTING
 from data.world import BIRD_COLOURS, DOMAINS, draw
 from models.errors import UserError, run_script
@@ -25,7 +27,7 @@ NEW_DOMAIN = "Vehicle"
 N_TRAIN, N_TEST = 12, 14  # images a class; training takes 4 of the 12 by seed
 SIZE, SEED = 96, 2024     # pixels
 # Raised when the pictures change: an older folder is then drawn again.
-VERSION = "2"
+VERSION, VERSION_NAME = "2", "version.txt"
 
 
 def sample_classes():
@@ -50,6 +52,23 @@ def class_name(domain, values):
     return DOMAINS[domain].phrases[0].format(*values)
 
 
+def class_names():
+    """`ClassName`s by label, as `classes.txt` has them."""
+    return [ClassName(domain, class_name(domain, values)) for domain, values in sample_classes()]
+
+
+def is_sample(settings):
+    """Whether the data set of the config's section `data` is this one."""
+    return settings.sample and settings.images is None and settings.split is None
+
+
+def to_draw(settings):
+    """{'data.root': folder to write to} where the sample set is still to be drawn, else {}."""
+    if not is_sample(settings) or _is_drawn(settings.root):
+        return {}
+    return {"data.root": os.path.dirname(os.path.abspath(settings.root))}
+
+
 def ensure_sample(root, n_processes=2):
     """Draw the sample set into a folder, unless it is there; it appears whole or not at all.
 
@@ -60,12 +79,10 @@ def ensure_sample(root, n_processes=2):
     Raises:
         UserError: the folder holds something else, or cannot be written.
     """
-    version = os.path.join(root, "version.txt")
-    if os.path.isfile(version):
-        with open(version, encoding="utf-8") as file:
-            if file.read().strip() == VERSION:
-                return
-    elif os.path.isdir(root) and os.listdir(root):
+    if _is_drawn(root):
+        return
+    if (os.path.isdir(root) and os.listdir(root)
+            and not os.path.isfile(os.path.join(root, VERSION_NAME))):
         raise UserError(f"{root} holds something else than the sample set; move it away, or set "
                         "data.root to a new folder")
     temporary = f"{os.path.normpath(root)}.{os.getpid()}.tmp"
@@ -82,6 +99,14 @@ def ensure_sample(root, n_processes=2):
                         "folder writable, or set data.root to another") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_drawn(root):
+    try:
+        with open(os.path.join(root, VERSION_NAME), encoding="utf-8") as file:
+            return file.read().strip() == VERSION
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _write(root, n_processes):
@@ -110,7 +135,7 @@ def _write(root, n_processes):
     names = [f"{domain}_{class_name(domain, values).replace(' ', '_')} {label}\n"
              for label, (domain, values) in enumerate(classes)]
     for name, text in (("classes.txt", names), ("train.txt", lines), ("labels.txt", labels),
-                       ("version.txt", [VERSION + "\n"])):
+                       (VERSION_NAME, [VERSION + "\n"])):
         with open(os.path.join(root, name), "w", encoding="utf-8") as file:
             file.writelines(text)
 
@@ -138,11 +163,10 @@ def contact_sheet(columns=12):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m data.sample",
-                                     description=__doc__.splitlines()[0])
-    parser.add_argument("root", metavar="FOLDER", help="where to draw it")
-    parser.add_argument("--sheet", help="also write a contact sheet")
-    arguments = parser.parse_args()
+    parser = Parser(__doc__.splitlines()[0], prog="python -m data.sample")
+    parser.add_argument("root", type=home, metavar="FOLDER", help="where to draw it")
+    parser.add_argument("--sheet", type=home, help="also write a contact sheet")
+    arguments = parser.read()
     ensure_sample(arguments.root)
     if arguments.sheet:
         contact_sheet().save(arguments.sheet, quality=88)

@@ -1,21 +1,23 @@
 """Checks an entry for the challenge and packs it.
 
     python -m data.submission [result.txt] [--config CONFIG] [--test-dir FOLDER]
-                              [--output result.zip]
+                              [--output result.zip] [key=value …]
 
 An entry has a line 'image label label label label label' for every test image: the five
 likeliest labels, all different, each in the class list.
 """
 
-import argparse
 import io
 import os
 import re
 import sys
 import zipfile
 
-from configs import config_path, load_config
-from data.challenge import list_images, read_classes
+from configs import load_config
+from configs.choice import config_path
+from configs.command_line import Parser
+from configs.places import home, require_writable
+from data.challenge import data_path, list_images, read_classes
 from models.errors import UserError, run_script
 from models.jclip.weights import write_atomically
 from models.untrusted import read_lines, shown
@@ -25,21 +27,24 @@ FIRST_OF_JANUARY = (2024, 1, 1, 0, 0, 0)  # in the archive, so that it does not 
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m data.submission",
-                                     description=__doc__.splitlines()[0])
-    parser.add_argument("result", nargs="?", default="result.txt", help="the entry")
-    parser.add_argument("--config", help="YAML file; by default what is here decides")
-    parser.add_argument("--test-dir", metavar="FOLDER", help="of the test images; by default "
-                        "the config's")
-    parser.add_argument("--output", default="result.zip", help="archive to write")
-    arguments = parser.parse_args()
-    data = load_config(config_path(arguments.config)).data
-    classes = read_classes(os.path.join(data.root, data.classes))
-    folder = arguments.test_dir or os.path.join(data.root, data.test_dir)
+    parser = Parser(__doc__.splitlines()[0], prog="python -m data.submission")
+    parser.add_settings("[result.txt]")
+    parser.add_argument("--test-dir", type=home, metavar="FOLDER", help="of the test images; by "
+                        "default the config's")
+    parser.add_argument("--output", type=home, default="result.zip", help="archive to write")
+    arguments = parser.read()
+    if len(arguments.paths) > 1:
+        raise UserError(f"one entry at a time, not {' and '.join(arguments.paths)}")
+    require_writable({"--output": os.path.dirname(arguments.output)})
+    result = arguments.paths[0] if arguments.paths else "result.txt"
+    data = load_config(config_path(arguments.config, arguments.overrides, ("test",)),
+                       arguments.overrides).data
+    classes = read_classes(data_path(data, "classes"))
+    folder = arguments.test_dir or data_path(data, "test_dir")
     names = [os.path.basename(path) for path in list_images(folder)]
-    check_entry(arguments.result, names, len(classes))
-    pack_entry(arguments.result, arguments.output)
-    print(f"{arguments.result} is a valid entry of {len(names)} images; packed into "
+    check_entry(result, names, len(classes))
+    pack_entry(result, arguments.output)
+    print(f"{result} is a valid entry of {len(names)} images; packed into "
           f"{arguments.output}", file=sys.stderr)
 
 

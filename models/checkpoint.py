@@ -2,11 +2,14 @@
 
 import glob
 import os
+import sys
+import warnings
 import zlib
 
 import numpy as np
 
 from configs import OWN_RUNS, differences, load_config
+from configs.places import beside_scripts
 from models.errors import UserError
 from models.jclip.weights import read_pickle, write_pickle
 from models.shards import files_checksum
@@ -132,6 +135,29 @@ def refuse_other_pictures(folder, images):
     if trained_on is None or os.path.abspath(trained_on) != os.path.abspath(images):
         raise UserError(f"{folder} holds what was trained on {trained_on}; name another folder, as "
                         f"output.checkpoint_dir={folder}-2, or remove it")
+
+
+def trained_folder(output):
+    """The folder of the weights to test with: one's own, else the shipped ones.
+
+    Where a config has shipped weights, a line on stderr says which are taken, and a warning tells
+    of a training of one's own that has not come to its end.
+
+    Args:
+        output: the config's section.
+    """
+    own, shipped = output.checkpoint_dir, output.shipped_dir
+    if shipped is None:
+        return own
+    shipped = beside_scripts(shipped)
+    if os.path.isfile(os.path.join(own, "head.pkl")):
+        print(f"{own}: the weights of your own training", file=sys.stderr, flush=True)
+        return own
+    if any(os.path.exists(os.path.join(own, name)) for name in ("prompt_lora.pkl", "unfinished")):
+        warnings.warn(f"the training in {own} is not finished; run train.py again, and its weights "
+                      "are taken", stacklevel=2)
+    print(f"{shipped}: the shipped weights, as {own} has none", file=sys.stderr, flush=True)
+    return shipped
 
 
 def last_own_run():

@@ -48,13 +48,14 @@ def run_script(main, go_on=""):
 
     That is a `UserError`, a full disk or any other failure of a file. Ctrl-C and SIGTERM end it
     in one line too, the interrupt's own where it has one, and exit code 130 or 143. One of several
-    processes that fails ends them all.
+    processes that fails ends them all. Warnings are one line each.
 
     Args:
         main: function without arguments.
         go_on: what an interrupted user is told to do.
     """
     parallel.let_first_speak()
+    _show_warnings_in_one_line()
     stopped, interrupted = [], f"interrupted{go_on and '; ' + go_on}"
 
     def stop(number, frame):
@@ -141,11 +142,23 @@ def _end_at_once(line, code):
     os._exit(code)
 
 
-def show_warnings_in_one_line():
-    """Have scripts print 'warning: …' without the place in the source.
+def print_beside_bars(text, file):
+    """Print lines on a terminal where `tqdm`'s bars may stand, never on the same line as one."""
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is None:  # so that there are no bars
+        print(text, file=file, flush=True)
+    else:
+        tqdm.tqdm.write(text, file=file)
+        file.flush()
+
+
+def _show_warnings_in_one_line():
+    """Have warnings printed as 'warning: …' without the place in the source.
 
     Pillow's own are left out, as they do not name the file: `data.views.decode` warns of what
     matters.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.showwarning = lambda message, *_, **__: print_beside_bars(
+        f"warning: {message}", sys.stderr)

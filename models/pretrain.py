@@ -7,7 +7,6 @@ sometimes colours. Several pictures of a batch may fit a caption, so the loss is
 et al. 2022, arXiv 2204.03610): the target of a row is shared by all that fit.
 """
 
-import argparse
 import itertools
 import math
 import multiprocessing
@@ -25,6 +24,8 @@ import numpy as np
 from jittor import nn
 from tqdm import trange
 
+from configs.command_line import Parser
+from configs.places import home
 from data.painting import COLOURS, SKETCH, random_colours
 from data.views import random_crop
 from data.world import DOMAINS, draw
@@ -48,11 +49,12 @@ TEMPLATES = ("{}", "a {}", "the {}", "a photo of a {}.", "a photo of the {}", "a
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__.splitlines()[0], prog="python -m models.pretrain")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--output", default="test_pkl/sample/clip.pkl")
-    arguments = parser.parse_args()
+    parser.add_argument("--output", type=home, default="cache/sample/clip.pkl",
+                        help="the shipped file is test_pkl/sample/clip.pkl")
+    arguments = parser.read()
     with multiprocessing.get_context("fork").Pool(2) as workers:  # before Jittor computes
         runtime.use_accelerator()
         np.random.seed(arguments.seed)

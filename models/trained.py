@@ -9,16 +9,18 @@ import jittor as jt
 import numpy as np
 
 from configs import differences
+from configs.places import beside_scripts
 from data.challenge import ClassName
 from data.metrics import recall_threshold
 from models import auxiliary, jclip, lora
 from models.amu import AMUHead
 from models.calibration import fit_temperature
-from models.checkpoint import fingerprint, load_checkpoint, made_with
+from models.checkpoint import fingerprint, load_checkpoint, made_with, trained_folder
 from models.checkpoint_parts import check_parts
 from models.errors import UserError
 from models.lp_plus_plus import LPPlusPlus
 from models.ood import base_score
+from models.parameter_count import parameter_counts
 from models.prompt import PromptLearner, class_features, classifier_features, handcrafted_prompts
 from models.shards import files_checksum, kept_arrays
 from prompts import PromptLibrary
@@ -44,6 +46,7 @@ class Trained(NamedTuple):
             tuned CLIP see them. support_labels: int array (N,).
         origin: plain values that tell everything above.
         aux_encoder, aux_head: `auxiliary.Encoder` and `AMUHead`, or None.
+        parameters: {part: int}, `parameter_counts`.
     """
 
     original: object
@@ -70,6 +73,7 @@ class Trained(NamedTuple):
     tuned_new_text: object = None
     aux_encoder: object = None
     aux_head: object = None
+    parameters: dict = None
 
 
 def load_trained(config, classes=None):
@@ -84,13 +88,15 @@ def load_trained(config, classes=None):
     """
     if min(config.fusion.to_dict().values()) < 0 or config.fusion.tuned_text <= 0:
         raise UserError("fusion's weights must not be negative, and tuned_text must be above 0")
-    original, preprocess = jclip.load(config.clip.weights, config.clip.activation)
+    folder = trained_folder(config.output)
+    original, preprocess = jclip.load(beside_scripts(config.clip.weights), config.clip.activation)
     lora.freeze(original)
     clip = fingerprint(original)
-    encoder = auxiliary.load_encoder(config.aux.weights, preprocess.image_size)
-    saved = read_checkpoints(config, original.sizes, made_with(config, clip, classes), encoder)
+    encoder = auxiliary.load_encoder(config.aux.weights and beside_scripts(config.aux.weights),
+                                     preprocess.image_size)
+    saved = read_checkpoints(folder, original.sizes, made_with(config, clip, classes), encoder)
     stage_1, heads, noted = (saved[name] for name in ("prompt_lora.pkl", "head.pkl", "ood.pkl"))
-    files = [os.path.join(config.output.checkpoint_dir, name) for name in saved]
+    files = [os.path.join(folder, name) for name in saved]
     classes, base = [ClassName(*c) for c in stage_1["classes"]], stage_1["base"]
     new = np.setdiff1d(np.arange(len(classes)), base)
     tuned = lora.tuned_clip(original, config.lora, stage_1["lora"], files[0])
@@ -99,7 +105,7 @@ def load_trained(config, classes=None):
         aux_head = AMUHead(config.aux.alpha, config.aux.power,
                            weight=saved["aux.pkl"]["aux_weight"])
 
-    library = PromptLibrary(config.prompts.dir)
+    library = PromptLibrary(beside_scripts(config.prompts.dir))
     prompts = handcrafted_prompts(library, classes, config.prompts)
     names = [library.name(c) for c in classes]
     wanted_new = new if config.transduction.mode == "selective" else new[:0]
@@ -118,16 +124,18 @@ def load_trained(config, classes=None):
         zero_shot_temperature=1.0, support=noted["features"], tuned_support=heads["features"],
         support_labels=heads["labels"],
         origin=(*texts_from, files_checksum(files), config.ood.to_dict(), config.aux.views),
-        aux_encoder=encoder, aux_head=aux_head)
+        aux_encoder=encoder, aux_head=aux_head, parameters=parameter_counts(
+            original, stage_1["lora"], stage_1["contexts"], heads["head"], encoder,
+            None if encoder is None else saved["aux.pkl"]["aux_weight"]))
     trained = trained._replace(threshold=base_threshold(trained, noted["features"], config.ood))
     return calibrated(trained, saved["calibration.pkl"], config.fusion)
 
 
-def read_checkpoints(config, sizes, present, encoder):
+def read_checkpoints(folder, sizes, present, encoder):
     """What train.py left, checked: {file name: content}.
 
     Args:
-        config: the run's `Config`.
+        folder: where it lies.
         sizes: `CLIPSizes` of the original.
         present: `made_with` of the present run.
         encoder: auxiliary `Encoder`; None leaves out the last.
@@ -145,7 +153,7 @@ def read_checkpoints(config, sizes, present, encoder):
         wanted.append(("aux.pkl", ("prompts", *auxiliary.SETTINGS), ("aux_weight",)))
     saved = {}
     for name, keys, parts in wanted:
-        path = os.path.join(config.output.checkpoint_dir, name)
+        path = os.path.join(folder, name)
         if not os.path.isfile(path):
             raise UserError(f"no trained weights at {path}; run train.py with this config first")
         content = saved[name] = load_checkpoint(path, present, keys)
@@ -163,10 +171,10 @@ def read_checkpoints(config, sizes, present, encoder):
         labels = saved[name].get("labels")
         if (not isinstance(labels, np.ndarray) or labels.shape != described.shape[:1]
                 or not np.isin(labels, first["base"]).all()):
-            path = os.path.join(config.output.checkpoint_dir, name)
+            path = os.path.join(folder, name)
             raise UserError(f"{path} is damaged: its labels are no base classes; train again")
     if len(saved["head.pkl"]["features"]) != len(saved["head.pkl"]["labels"]):
-        path = os.path.join(config.output.checkpoint_dir, "head.pkl")
+        path = os.path.join(folder, "head.pkl")
         raise UserError(f"{path} is damaged: its features are not those of its labels; train "
                         "again")
     return saved

@@ -12,7 +12,7 @@ from runs.log import read_log
 from runs.record import read_record, summary_of
 
 # Settings that tell one run from its repetition.
-REPEATED = ("seed", "output.checkpoint_dir", "output.cache_dir")
+REPEATED = ("seed", "output.checkpoint_dir", "output.cache_dir", "output.shipped_dir")
 _SEED_IN_A_NAME = re.compile(r"seed_?\d+")  # of data.shots_file, as 2SFS names its choices
 ACCURACIES = {"base": "base", "new": "new", "harmonic_mean": "H", "auroc": "AUROC"}
 

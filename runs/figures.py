@@ -81,7 +81,7 @@ def ablation(table):
             if row:
                 axes.annotate(f"{value - values[row - 1]:+.1f}", (1, row), va="center", ha="right",
                               xycoords=("axes fraction", "data"), color=MUTED)
-        axes.set(xlim=(0, values.max() * 1.7), xticks=[])
+        axes.set(xlim=(0, max(values.max(), 1) * 1.7), xticks=[])
         axes.invert_yaxis()
         axes.tick_params(axis="y", labelcolor=INK)
         axes.grid(False)
@@ -134,11 +134,13 @@ def paces(parts):
     """How far each part is on its way, over the time that it has learned.
 
     Args:
-        parts: as `learning` takes them.
+        parts: as `learning` takes them, those that `has_moved`.
     """
     def draw(figure):
         axes = figure.add_subplot()
-        for (part, lines), colour in zip(parts.items(), (PROMPT, LORA, HEAD)):
+        colours = {"prompt": PROMPT, "LoRA": LORA, "head": HEAD}
+        for part, lines in parts.items():
+            colour = colours[part]
             times, way = columns(lines, "time", f"moved_{part.lower()}")
             times = times - times[0] + lines[0]["seconds"]
             share = 100 * way / way[-1]
@@ -153,6 +155,11 @@ def paces(parts):
         plain_log_ticks(axes.xaxis)
 
     return svg(draw, 330)
+
+
+def has_moved(part, lines):
+    """Whether the log's last line of 'prompt', 'LoRA' or 'head' has it elsewhere than it began."""
+    return bool(lines[-1].get(f"moved_{part.lower()}"))
 
 
 def domains(names, ours, zero_shot):

@@ -36,6 +36,7 @@ def gather(images, labels, trained, seen, answers, config):
         "crops": look_closer(images.paths, labels, trained, seen, config, whole_label,
                              base_label),
         "pictures": pictures_of(images.paths, predicted, labels, confidence),
+        "parameters": trained.parameters,
         "versions": versions()}
 
 

@@ -36,8 +36,8 @@ PAGE_NAME = "report.html"
 NO_LABELS = "No labels of the test images are known: test.py --labels FILE takes them."
 
 
-def write_run_page(folder):
-    """Write the page of a run folder from its log and its record.
+def write_run_page(folder, path=None):
+    """Write the page of a run folder from its log and its record, into it or to another path.
 
     Returns:
         the page's path.
@@ -49,7 +49,7 @@ def write_run_page(folder):
     if record is None and not log:
         raise UserError(f"{folder} holds neither {LOG_NAME} nor {RECORD_NAME}; name a run's folder"
                         " (output.checkpoint_dir), or run train.py and test.py first")
-    path = os.path.join(folder, PAGE_NAME)
+    path = path or os.path.join(folder, PAGE_NAME)
     write_html(path, os.path.normpath(folder), run_page(os.path.normpath(folder), record, log))
     return path
 
@@ -136,14 +136,16 @@ def learning(log):
     if not parts:
         return absent(title, f"There is no {LOG_NAME} of the training in this folder; train.py "
                       "writes one.")
+    moved = {part: lines for part, lines in parts.items() if figures.has_moved(part, lines)}
+    paces = [figure("The paces", figures.paces(moved), "Way: distance of the part’s parameters "
+                    "from where they began, in % of the last.")] if moved else []
     lead = "; ".join(f"{part} {lines[-1]['epoch']} epochs in {duration(spent(lines))}"
                      for part, lines in parts.items())
     return section(
         title, f"Each part at its own pace: {lead}.",
         f'<div class="two wide">{loss_figure(parts, figures.WIDE)}</div>'
         f'<div class="narrow">{loss_figure(parts, figures.COLUMN)}</div>',
-        figure("The paces", figures.paces(parts),
-               "Way: distance of the part’s parameters from where they began, in % of the last."))
+        *paces)
 
 
 def loss_figure(parts, width):
@@ -279,6 +281,8 @@ def about(record, log):
     for stage in dict.fromkeys(line["stage"] for line in log if line["stage"] != "test"):
         rows[stage.replace("_", " ")] = duration(
             sum(line["seconds"] for line in log if line["stage"] == stage))
+    for part, n in record.get("parameters", {}).items():  # older records have none
+        rows[f"parameters, {part}"] = f"{n:,}"
     config = text(format_config(Config(record["config"])))
     return section("The run", "What computed it, for how long, and with which settings.",
                    table([], [[text(name), text(value)] for name, value in rows.items()]),

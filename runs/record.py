@@ -13,7 +13,7 @@ The record is a dict; N images of C classes:
     base_label, new_label, zero_shot_label    int arrays (N,): the likeliest class of either side,
                 and of all by the original CLIP from the whole image
     ablation    `data.report.ablation_table`'s, empty where it was not asked for
-    pictures    {image: JPEG}
+    pictures    {image: JPEG}               parameters  {part: how many numbers}, and the total
     crops       what MTA made of a few images: {image, whole: JPEG, crops: JPEGs, inlierness:
                 array, one a crop; before, after: [label, probability] without and with MTA}
 """

@@ -1,6 +1,6 @@
 """A headless Chromium, spoken to over its DevTools pipe; no package is needed for it.
 
-    python -m tests.browser test_pkl/sample/report.html docs/report.png [--width 1280] [--dark]
+    python -m tests.browser test_pkl/own-sample/report.html docs/report.png [--width 1280] [--dark]
 """
 
 import argparse

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 import configs
-from configs import COMPETITION, SAMPLE, config_path, differences, format_config, load_config
+from configs import COMPETITION, SAMPLE, differences, format_config, load_config
+from configs.choice import config_path
 from models.errors import UserError
 
 FOLDER = os.path.dirname(os.path.abspath(configs.__file__))

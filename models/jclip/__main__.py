@@ -4,11 +4,11 @@
     python -m models.jclip convert IN OUT.pkl|OUT.safetensors [--activation gelu|quick_gelu]
 """
 
-import argparse
 import os
 
 import numpy as np
 
+from configs.command_line import Parser
 from models.errors import UserError, run_script
 from models.jclip.formats import ACTIVATIONS, read_weights, sizes_of_weights
 from models.jclip.hub import sha256_of
@@ -29,8 +29,7 @@ _RELEASES = {
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m models.jclip",
-                                     description=__doc__.splitlines()[0])
+    parser = Parser(__doc__.splitlines()[0], prog="python -m models.jclip")
     commands = parser.add_subparsers(dest="command", required=True)
     info_parser = commands.add_parser("info", help="print what a file is")
     info_parser.add_argument("path", metavar="FILE")
