@@ -227,14 +227,16 @@ def ablation_rows(trained, seen, rankings, fusion):
 
     with_mta = base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head)
     last = fused_logits(trained, seen, fusion), zero_shot_mta[:, trained.new]
-    rows = [
-        ("zero-shot", base, new, None),
-        ("+ learned prompt", text_logits(trained, seen.whole, trained.prompt_text), new, None),
-        ("+ queue average", text_logits(trained, seen.whole, trained.queue_text), new, None),
-        ("+ LoRA", fused(None), new, None),
-        ("+ head", fused(trained.plain_head), new, None),
-        ("+ channel re-weighting", fused(trained.head), new, None),
-        ("+ MTA", with_mta, zero_shot_mta[:, trained.new], None)]
+    rows = [("zero-shot", base, new, None)]
+    if trained.prompt_text is not None:
+        rows += [
+            ("+ learned prompt", text_logits(trained, seen.whole, trained.prompt_text), new, None),
+            ("+ queue average", text_logits(trained, seen.whole, trained.queue_text), new, None)]
+    rows.append(("+ LoRA", fused(None), new, None))
+    if trained.head is not None:
+        rows += [("+ head", fused(trained.plain_head), new, None),
+                 ("+ channel re-weighting", fused(trained.head), new, None)]
+    rows.append(("+ MTA", with_mta, zero_shot_mta[:, trained.new], None))
     if trained.aux_head is not None:
         rows.append(("+ auxiliary", *last, None))
     return [*rows, ("+ OOD", *last, rankings)]

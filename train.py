@@ -201,9 +201,10 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states, run
                                  config.lora.rank, config.lora.alpha, config.lora.dropout,
                                  config.lora.positions)
         if config.lora.init is not None:
-            found = read_lora(config.lora.init, model.sizes)
-            lora.load_additions(model, found.additions, config.lora.init)
-            log(f"LoRA starts from {config.lora.init} ({found.format})")
+            path = beside_scripts(config.lora.init)
+            found = read_lora(path, model.sizes)
+            lora.load_additions(model, found.additions, path)
+            log(f"LoRA starts from {path} ({found.format})")
     else:
         n_epochs = min(n_epochs, config.prompt.epochs)  # nothing learns after these
     learner.context.start_grad()

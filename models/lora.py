@@ -241,13 +241,27 @@ def tuned_clip(model, settings, state, path):
         state: `lora_state` of the trained model.
         path: of the file that holds `state`, for messages.
     """
-    tuned = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
+    tuned = _sharing_weights(model)
     if settings.encoder != "none":
         apply_lora(tuned, settings.encoder, settings.params, settings.rank, settings.alpha,
                    settings.dropout, settings.positions)
     load_lora_state(tuned, state, path)
     merge_lora(tuned)
     return tuned
+
+
+def with_additions(model, lora, path):
+    """The same with the additions of a file, `models.lora_files.Lora`."""
+    tuned = _sharing_weights(model)
+    apply_lora(tuned, lora.encoder, lora.params, lora.rank, lora.alpha, 0.0,
+               lora.positions(model.sizes))
+    load_additions(tuned, lora.additions, path)
+    merge_lora(tuned)
+    return tuned
+
+
+def _sharing_weights(model):
+    return copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
 
 
 def _towers(model):

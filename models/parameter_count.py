@@ -12,7 +12,7 @@ def parameter_counts(clip, lora, contexts, head, encoder=None, encoder_head=None
         clip: the original CLIP; what the tuned one has beside it is its LoRA.
         lora: {name: array}, `models.lora.lora_state`.
         contexts: array (K, M, W), the learned prompts of the queue.
-        head: {name: array}, `LPPlusPlus.state`.
+        head: {name: array}, `LPPlusPlus.state`; empty without one.
         encoder: auxiliary `Encoder`, or None. encoder_head: array, its head's weight.
 
     Returns:
@@ -20,7 +20,7 @@ def parameter_counts(clip, lora, contexts, head, encoder=None, encoder_head=None
     """
     counts = {"CLIP": _of_module(clip), "LoRA": sum(np.size(array) for array in lora.values()),
               "learned prompts": np.size(contexts),
-              "head": sum(np.size(head[name]) for name in _HEAD)}
+              "head": sum(np.size(head[name]) for name in _HEAD if name in head)}
     if encoder is not None:
         # A ResNet is its own function; of another CLIP the image encoder alone is used.
         owner = getattr(encoder.encode, "__self__", None)

@@ -38,7 +38,8 @@ class Trained(NamedTuple):
             and with the queue's; for the ablation.
         tuned_text: Var (C_base, D), tuned CLIP with the queue's prompts. tuned_new_text: Var
             (C_new, D), the same of the new classes, or None where they are not asked for.
-        head, plain_head: `LPPlusPlus`, the second without channel re-weighting.
+        head, plain_head: `LPPlusPlus`, the second without channel re-weighting; None where nothing
+            is trained (models/borrowed.py), as are prompt_text and queue_text then.
         threshold: base_score from which an image counts as base.
         temperature, zero_shot_temperature: by which the fused and the zero-shot logits are
             divided before the softmax.
@@ -77,7 +78,7 @@ class Trained(NamedTuple):
 
 
 def load_trained(config, classes=None):
-    """The original CLIP and what train.py left in the checkpoint folder.
+    """The original CLIP and what train.py left in the checkpoint folder, or others' LoRA.
 
     Args:
         config: the run's `Config`.
@@ -88,10 +89,13 @@ def load_trained(config, classes=None):
     """
     if min(config.fusion.to_dict().values()) < 0 or config.fusion.tuned_text <= 0:
         raise UserError("fusion's weights must not be negative, and tuned_text must be above 0")
-    folder = trained_folder(config.output)
     original, preprocess = jclip.load(beside_scripts(config.clip.weights), config.clip.activation)
     lora.freeze(original)
     clip = fingerprint(original)
+    from models.borrowed import borrows, load_borrowed  # here, as it imports this module
+    if borrows(config):
+        return load_borrowed(config, original, preprocess, clip)
+    folder = trained_folder(config.output)
     encoder = auxiliary.load_encoder(config.aux.weights and beside_scripts(config.aux.weights),
                                      preprocess.image_size)
     saved = read_checkpoints(folder, original.sizes, made_with(config, clip, classes), encoder)
@@ -144,7 +148,10 @@ def read_checkpoints(folder, sizes, present, encoder):
         UserError: one is missing or damaged, or does not fit the present run or the others.
     """
     present = dict(present)
-    tuned_by = ("prompts", "prompt", "lora", "train")
+    # Where LoRA started from need not be said again.
+    tuned_by = ("prompts", "prompt", "train", *(
+        f"lora.{key}" for key, value in present["config"]["lora"].items()
+        if key != "init" or value is not None))
     seen = ("modes", "tuned_modes") if encoder is None else ("modes", "tuned_modes", "aux_features")
     wanted = [("prompt_lora.pkl", ("data.split", "data.setting", *tuned_by), ("lora", "contexts")),
               ("head.pkl", (*tuned_by, "head"), ("head", "plain_head", "features")),

@@ -1,0 +1,79 @@
+"""Tests with others' LoRA where nothing is trained: their additions, this project's prompts.
+
+What a training would have made is not there: no learned prompt, no head, no temperature, and base
+and new are told apart at even odds, as the threshold is taken from training images' scores.
+"""
+
+import os
+import sys
+import zlib
+
+import numpy as np
+
+from configs.places import beside_scripts
+from data.sources import load_data
+from models import lora
+from models.errors import UserError
+from models.lora_files import read_lora
+from models.parameter_count import parameter_counts
+from models.prompt import class_features, handcrafted_prompts
+from models.trained import Trained
+from prompts import PromptLibrary
+
+_EVEN = ("mass", "winner")  # scores that are 0 where both sides are as likely
+
+
+def borrows(config):
+    """Whether a run takes `lora.init` as it is: nothing of its own is trained, or half trained."""
+    folder = config.output.checkpoint_dir
+    return config.lora.init is not None and not any(
+        os.path.exists(os.path.join(folder, name))
+        for name in ("head.pkl", "prompt_lora.pkl", "unfinished"))
+
+
+def load_borrowed(config, original, preprocess, clip):
+    """`Trained` with the LoRA of `lora.init`, and a line on stderr that says what is whose.
+
+    Args:
+        config: the run's `Config`. original: CLIP, frozen. preprocess: `jclip`'s.
+        clip: `fingerprint` of the original.
+
+    Raises:
+        UserError: a file that does not fit; or settings that need a training.
+    """
+    path, mode = beside_scripts(config.lora.init), config.transduction.mode
+    found = read_lora(path, original.sizes)
+    threshold = config.ood.threshold
+    if threshold is None and config.ood.score not in _EVEN:
+        raise UserError(f"ood.score={config.ood.score} needs ood.threshold where nothing is "
+                        f"trained; set it, or one of ood.score={', '.join(_EVEN)}")
+    for setting, needs in ((f"transduction.mode={mode}", mode in ("few-shot", "selective")),
+                           ("aux.weights", config.aux.weights is not None)):
+        if needs:
+            raise UserError(f"{setting} needs a training, and {config.output.checkpoint_dir} holds "
+                            "none; run train.py with lora.init, or leave it out")
+    library = PromptLibrary(beside_scripts(config.prompts.dir))
+    challenge = load_data(config.data, config.seed, library)
+    classes, base = challenge.classes, challenge.base
+    tuned = lora.with_additions(original, found, path)
+    prompts = handcrafted_prompts(library, classes, config.prompts)
+    enlarged = None
+    if config.prompts.enlarged:
+        enlarged = library.enlarged_prompts(classes, config.prompts.enlarged)
+    additions = {place: np.concatenate([down.ravel(), up.ravel()])
+                 for place, (down, up) in found.additions.items()}
+    print(f"LoRA: {path} ({found.format}); prompts: this project's handcrafted ones, averaged; no "
+          f"learned prompt and no head, as nothing is trained in {config.output.checkpoint_dir}; "
+          f"base from a score of {threshold or 0.0:g} on", file=sys.stderr, flush=True)
+    nothing = np.zeros((0, original.sizes.embed_dim), np.float32)
+    return Trained(
+        original, tuned, preprocess, original.scale(), classes, base, challenge.new,
+        zero_shot_text=class_features(original, prompts), prompt_text=None, queue_text=None,
+        tuned_text=class_features(tuned, [prompts[label] for label in base]), head=None,
+        plain_head=None, threshold=threshold or 0.0, temperature=1.0, zero_shot_temperature=1.0,
+        support=nothing, tuned_support=nothing, support_labels=np.zeros(0, int),
+        enlarged_text=None if enlarged is None else class_features(original, enlarged),
+        origin=(clip, [(*place, zlib.crc32(values)) for place, values in additions.items()],
+                prompts, enlarged, base.tolist(), config.ood.to_dict()),
+        parameters=parameter_counts(original, additions, (), {}))
+
