@@ -21,6 +21,12 @@ _LAYOUT = "see the README for the layout of the data"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
 
+# What operating systems and tools leave in folders, beside what begins with a point.
+_LEFT_BY_SYSTEMS = {
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx",
+    "$recycle.bin", "#recycle", "system volume information", "lost+found", "@eadir"}
+
+
 class ClassName(NamedTuple):
     """A class as `classes.txt` names it: 'Animal_polar_bear' -> ('Animal', 'polar bear')."""
 
@@ -231,6 +237,101 @@ def check_names(folder, images, left_out):
     if left_out:
         warnings.warn(f"{folder}: {len(left_out)} names are left out, such as "
                       f"{ascii(min(left_out))}: folders, or no ending of an image", stacklevel=3)
+
+
+def is_hidden(name):
+    """Whether a file or folder of this name is hidden or an operating system's own.
+
+    Such are no images and no classes, and nothing is said of them: '._1.jpg' is what a Mac leaves
+    beside '1.jpg'.
+    """
+    return name.startswith(".") or name.casefold() in _LEFT_BY_SYSTEMS
+
+
+def visible_names(folder):
+    """Names in a folder that are not hidden, in natural order; none where it cannot be read."""
+    try:
+        return sorted((n for n in os.listdir(folder) if not is_hidden(n)), key=natural_key)
+    except OSError:
+        return []
+
+
+def named_alike(root, name):
+    """What else lies in a folder that may be meant by a name that is not there.
+
+    Args:
+        root: the folder.
+        name: of a list in it ('classes.txt': 'classes_b.txt', 'Classes.txt') or of a folder of
+            images ('TestSetB': 'TestSetA').
+
+    Returns:
+        list of names as `name` is written, relative to `root`, in natural order.
+    """
+    folder, wanted = os.path.split(os.path.normpath(name))
+    place, ending = os.path.join(root, folder), os.path.splitext(wanted)[1].casefold()
+    # The first word tells the kind: 'Test' of 'TestSetB', 'class' of 'classes' and 'class_names'.
+    kind = re.match("[A-Za-z][a-z]*|", wanted)[0].casefold()[:5]
+    found = []
+    for other in visible_names(place):
+        same_ending = os.path.splitext(other)[1].casefold() == ending
+        is_kind = os.path.isfile if ending else os.path.isdir
+        if (other != wanted and same_ending and is_kind(os.path.join(place, other))
+                and (kind and other.casefold().startswith(kind)
+                     or other.casefold() == wanted.casefold())):
+            found.append(os.path.join(folder, other))
+    return found
+
+
+def inner_folder(folder, holds):
+    """A folder, or the one in it that archives leave when they are unpacked into it.
+
+    Args:
+        folder: where something is looked for.
+        holds: function of a folder, whether it is there.
+
+    Returns:
+        the folder itself, if it holds it or none does; else, with a warning, the one of its own
+        name in it ('Dataset/Dataset'), or the only one in it.
+    """
+    place = folder
+    for _ in range(3):
+        if holds(place):
+            break
+        inner = [name for name in visible_names(place) if os.path.isdir(os.path.join(place, name))]
+        own = os.path.basename(os.path.abspath(place)).casefold()
+        inner = [name for name in inner if name.casefold() == own] or inner
+        if len(inner) != 1:
+            return folder
+        place = os.path.join(place, inner[0])
+    if not holds(place):
+        return folder
+    if place != folder:  # told from one place in the source, so that Python tells it once
+        warnings.warn(f"{folder}: what lies in {place} is used", stacklevel=1)
+    return place
+
+
+def data_folder(root, name):
+    """The folder that holds a list or a folder of the data: `root`, or its `inner_folder`."""
+    return inner_folder(root, lambda folder: os.path.exists(os.path.join(folder, name)))
+
+
+def data_path(settings, key):
+    """The path of what a key of the config's section `data` names in data.root.
+
+    Args:
+        settings: the section. key: such as 'classes' or 'test_dir'.
+
+    Raises:
+        UserError: it is not there, and others of its kind are.
+    """
+    name = getattr(settings, key)
+    path = os.path.join(data_folder(settings.root, name), name)
+    if not os.path.exists(path):
+        others = named_alike(settings.root, name)
+        if others:
+            raise UserError(f"{path} is not there, but {', '.join(others[:5])}; did you mean "
+                            f"data.{key}={others[0]}?")
+    return path
 
 
 def natural_key(name):
