@@ -25,7 +25,7 @@ run_script(runtime.prepare)  # before the imports below, which need Jittor and i
 import numpy as np
 
 from configs import config_path, load_config
-from data.challenge import read_classes
+from data.challenge import challenge_classes, data_path
 from data.report import (
     ablation_table,
     print_ablation,
@@ -43,6 +43,7 @@ from models.lock import output_lock
 from models.shards import Shards
 from models.trained import base_logits, fused_logits, load_trained, text_logits
 from models.transduction import joint_answer, joint_logits, require_mode
+from prompts import PromptLibrary
 from runs.gather import gather
 from runs.log import RunLog
 from runs.record import summary_of, write_record
@@ -59,7 +60,9 @@ def main():
     if data.sample and not own:
         parallel.first_then_others(lambda: ensure_sample(data.root))
     start = time.perf_counter()
-    classes = None if own else read_classes(os.path.join(data.root, data.classes))
+    classes = None
+    if not own:
+        classes = challenge_classes(data, PromptLibrary(config.prompts.dir).domains)
     trained = load_trained(config, classes)
     images = images_to_classify(data, trained.classes, labels_path)
     if arguments.ablate and images.labels is None:
@@ -126,7 +129,7 @@ def paths_of(arguments, data, own):
                         "DIR")
     labels_path = arguments.labels
     if labels_path is None and data.labels is not None and not own:
-        labels_path = os.path.join(data.root, data.labels)
+        labels_path = data_path(data, "labels")
     if arguments.ablate and labels_path is None and not own:
         raise UserError("--ablate needs --labels FILE to measure on")
     return table_path, labels_path

@@ -28,6 +28,7 @@ import numpy as np
 from jittor import nn
 
 from configs import config_path, format_config, load_config, own_pictures_config
+from data.challenge import in_place_of_lost
 from data.sample import ensure_sample
 from data.sources import load_data
 from data.views import Views, decode, read_ahead, view_batches
@@ -147,21 +148,18 @@ def parse():
 
 
 def with_decodable(challenge, n_threads):
-    """The `Challenge` without images that cannot be decoded; a warning has named them."""
-    def decodable(samples):
+    """The `Challenge` with others of their class for images that cannot be decoded.
+
+    A warning has named each of these; see `data.challenge.in_place_of_lost`.
+    """
+    def are_whole(samples):
         own = samples[parallel.share(len(samples))]
         with parallel.own_work():
             found = list(read_ahead(lambda sample: decode(sample.path) is not None, own,
                                     n_threads, ahead=8))
-        found = parallel.gather(np.array(found, np.int32), len(samples))
-        return [sample for sample, image in zip(samples, found) if image]
+        return parallel.gather(np.array(found, np.int32), len(samples)).astype(bool)
 
-    train = decodable(challenge.train)
-    empty = sorted(set(challenge.base) - {sample.label for sample in train})
-    if empty:
-        raise UserError(f"class {empty[0]} ({challenge.classes[empty[0]].name}): none of its "
-                        "training images can be decoded; replace one of them")
-    return challenge._replace(train=train, validation=decodable(challenge.validation))
+    return in_place_of_lost(challenge, are_whole)
 
 
 def tune(model, learner, preprocess, paths, labels, prompts, config, states, run_log):

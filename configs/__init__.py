@@ -22,6 +22,7 @@ _COMMAND_LINE = "command line"
 _OR_A_LIST = {"lora.positions": [0]}
 _OR_NULL = {"data.labels": "labels.txt", "data.shots_file": "shots.txt", "data.images": "pictures",
             "data.new_classes": "names.txt", "data.split": "split.json", "data.domain": "Animal",
+            "data.domains": True,
             "prompts.max_tokens": 77, "ood.threshold": 0.5,
             "aux.weights": "r-50-1000ep.pth.tar"}
 # Paths in data.root, which a config file may not lead out of it. (The command line is the

@@ -15,10 +15,11 @@ import sys
 import zipfile
 
 from configs import config_path, load_config
-from data.challenge import list_images, read_classes
+from data.challenge import challenge_classes, data_path, list_images
 from models.errors import UserError, run_script
 from models.jclip.weights import write_atomically
 from models.untrusted import read_lines, shown
+from prompts import PromptLibrary
 
 N_LABELS = 5
 FIRST_OF_JANUARY = (2024, 1, 1, 0, 0, 0)  # in the archive, so that it does not tell the time
@@ -33,9 +34,9 @@ def main():
                         "the config's")
     parser.add_argument("--output", default="result.zip", help="archive to write")
     arguments = parser.parse_args()
-    data = load_config(config_path(arguments.config)).data
-    classes = read_classes(os.path.join(data.root, data.classes))
-    folder = arguments.test_dir or os.path.join(data.root, data.test_dir)
+    config = load_config(config_path(arguments.config))
+    classes = challenge_classes(config.data, PromptLibrary(config.prompts.dir).domains)
+    folder = arguments.test_dir or data_path(config.data, "test_dir")
     names = [os.path.basename(path) for path in list_images(folder)]
     check_entry(arguments.result, names, len(classes))
     pack_entry(arguments.result, arguments.output)
