@@ -70,11 +70,11 @@ def tell_reading(path, texts, prefixes, domains, known_domains):
         told.append(f"{len(kept)} names are kept whole, such as "
                     f"{shown(kept[0].replace('_', ' '))}")
     if cut and (whole or not any(prefix in known_domains for prefix in prefixes)):
-        told.append(f"{', '.join(map(shown, list(cut)[:3]))}{', …' * (len(cut) > 3)} before the "
-                    "underscore are taken as domains")
+        told.append(f"what is before the underscore ({', '.join(map(shown, list(cut)[:3]))}"
+                    f"{', …' * (len(cut) > 3)}) is taken as the domain")
     if told:
         warnings.warn(f"{path}: {', and '.join(told)}; data.domains=true takes what is before "
-                      "the first underscore as a domain, data.domains=false nothing", stacklevel=3)
+                      "each first underscore for one, data.domains=false nothing", stacklevel=3)
 
 
 def warn_of_names(names, where):
