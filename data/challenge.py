@@ -8,6 +8,7 @@ refused.
 """
 
 import collections
+import difflib
 import os
 import re
 import warnings
@@ -382,7 +383,7 @@ def named_alike(root, name):
             images ('TestSetB': 'TestSetA').
 
     Returns:
-        list of names as `name` is written, relative to `root`, in natural order.
+        list of names as `name` is written, relative to `root`, the likest first.
     """
     folder, wanted = os.path.split(os.path.normpath(name))
     place, ending = os.path.join(root, folder), os.path.splitext(wanted)[1].casefold()
@@ -395,8 +396,10 @@ def named_alike(root, name):
         if (other != wanted and same_ending and is_kind(os.path.join(place, other))
                 and (kind and other.casefold().startswith(kind)
                      or other.casefold() == wanted.casefold())):
-            found.append(os.path.join(folder, other))
-    return found
+            found.append(other)
+    found.sort(key=lambda other: -difflib.SequenceMatcher(
+        None, other.casefold(), wanted.casefold()).ratio())
+    return [os.path.join(folder, other) for other in found]
 
 
 def inner_folder(folder, holds):

@@ -85,7 +85,7 @@ def warn_of_names(names, where):
     """
     numbered = [re.match(r"\d+\W", name) for name in names]
     kinds = [
-        ("numbers", r"(?:class|label|category|cls|id|c)?[\W_]*\d+"),
+        ("numbers", r"(?:class|label|category|cls|id)[\W_]*\d+|c?\d+"),
         ("WordNet ids", r"n\d{8}"),
         ("without a Latin letter", r"(?=.*[^\W\d_])[^A-Za-zÀ-ɏ]+")]
     for kind, pattern in kinds:
