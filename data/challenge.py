@@ -230,7 +230,15 @@ def in_place_of_lost(challenge, are_whole):
     Raises:
         UserError: a class is left without training images.
     """
-    train, lost = _replaced(challenge.train, challenge.spare, are_whole)
+    known = {}  # so that none is decoded, and warned of, twice
+
+    def whole(samples):
+        new = [sample for sample in samples if sample not in known]
+        if new:
+            known.update(zip(new, are_whole(new)))
+        return [known[sample] for sample in samples]
+
+    train, lost = _replaced(challenge.train, challenge.spare, whole)
     left = {sample.label for sample in train}
     empty = next((label for label in challenge.base if label not in left), None)
     if empty is not None:
@@ -242,7 +250,7 @@ def in_place_of_lost(challenge, are_whole):
     validation, lost = _replaced(
         challenge.validation, challenge.spare_validation,
         lambda samples: [is_whole and sample not in taken
-                         for sample, is_whole in zip(samples, are_whole(samples))])
+                         for sample, is_whole in zip(samples, whole(samples))])
     _tell_lost("validation", [pair for pair in lost if pair[0] not in taken])
     return challenge._replace(train=train, validation=validation, held_back=[
         sample for sample in challenge.held_back if sample not in taken])

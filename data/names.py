@@ -64,12 +64,12 @@ def tell_reading(path, texts, prefixes, domains, known_domains):
     whole = [text for text, prefix in zip(texts, prefixes) if prefix not in domains]
     kept = [text for text in whole if "_" in text]
     cut = {text.partition("_")[0]: None for text, prefix in zip(texts, prefixes)
-           if prefix and prefix in domains}
+           if prefix and prefix in domains and (whole or prefix not in known_domains)}
     told = []
     if kept:
         told.append(f"{len(kept)} names are kept whole, such as "
                     f"{shown(kept[0].replace('_', ' '))}")
-    if cut and (whole or not any(prefix in known_domains for prefix in prefixes)):
+    if cut:
         told.append(f"what is before the underscore ({', '.join(map(shown, list(cut)[:3]))}"
                     f"{', …' * (len(cut) > 3)}) is taken as the domain")
     if told:

@@ -97,7 +97,8 @@ def _readable_here(pictures, path):
     if not kept:
         raise UserError(f"{path}: no picture can be read ({cures[lost[0]]})")
     names = {picture.name for picture in kept}
-    gone = [name for name in dict.fromkeys(picture.name for picture in lost) if name not in names]
+    gone = [name for name in dict.fromkeys(picture.name for picture in lost)
+            if name and name not in names]
     classes = f", so that {_listed(gone)} are no classes" if gone else ""
     warnings.warn(f"{path}: {len(lost)} pictures are left out{classes}, such as {lost[0].file} "
                   f"({cures[lost[0]]})", stacklevel=3)
@@ -130,14 +131,21 @@ def read_pictures(path, part="train"):
     """
     if os.path.isdir(path):
         files = files_below(path)
+        inner = os.path.basename(os.path.abspath(path))
+        if files and all(file.startswith(inner + os.sep) and file.count(os.sep) > 1
+                         for file in files):  # an archive that was unpacked into its own name
+            inner = os.path.join(path, inner)
+            warnings.warn(f"{path}: what lies in {inner} is used", stacklevel=1)
+            return read_pictures(inner, part)
         _refuse_parts(path, files, part)
         pictures = [Picture(os.path.join(path, file), file,
                             _readable(file.rpartition(os.sep)[0].split(os.sep)[0]))
                     for file in files]
-    elif path.lower().endswith(".csv"):
+    elif path.lower().endswith((".csv", ".tsv")):
         pictures = list(_rows_of_csv(path))
     else:
-        raise UserError(f"{path} is neither a folder of images nor a .csv file")
+        cure = "; save a table as 'CSV UTF-8'" if os.path.isfile(path) else ""
+        raise UserError(f"{path} is neither a folder of images nor a .csv file{cure}")
     if not pictures:
         raise UserError(f"no images in {path} ({', '.join(IMAGE_SUFFIXES)})")
     return pictures

@@ -169,6 +169,16 @@ def test_classes_that_are_called_so_are_read(write, tmp_path, files):
         file.split("/")[0] for file in files}
 
 
+def test_pictures_in_a_folder_of_the_same_name_are_read_and_said(pets, tmp_path):
+    (tmp_path / "x").mkdir()
+    os.rename(pets, tmp_path / "x" / "pets")
+    os.rename(tmp_path / "x", pets)
+    with pytest.warns(UserWarning, match="what lies in .*pets/pets is used"):
+        pictures = read_pictures(str(pets))
+    assert {p.name for p in pictures} == {"cat", "polar bear", "rat"}
+    assert pictures[0].file == "cat/0.jpg" and os.path.isfile(pictures[0].path)
+
+
 def test_folders_without_images_are_named(pets, write, library):
     (pets / "dodo").mkdir()
     write("pets/auk/notes.txt"), write("pets/emu/old/.1.jpg"), write("pets/.git/1.txt")
@@ -359,7 +369,7 @@ def test_classes_that_a_prompt_file_lists_are_of_its_domain(library, names, doma
     (lambda write: os.path.dirname(write("one/cat/1.jpg")), "has no class"),
     (lambda write: os.path.dirname(os.path.dirname(write("one/cat/1.jpg"))), "one class 'cat'"),
     (lambda write: os.path.dirname(write("empty/notes.txt")), "no images in"),
-    (lambda write: write("notes.txt"), "neither a folder of images nor a .csv"),
+    (lambda write: write("notes.txt"), "neither a folder of images nor a .csv.*'CSV UTF-8'"),
     (lambda write: "/nowhere", "/nowhere is neither"),
     (lambda write: write("a.csv", "1.jpg,cat\n"), "line 1: the columns must be named"),
     (lambda write: write("a.csv", ""), "line 1: the columns must be named"),
