@@ -26,8 +26,8 @@ import numpy as np
 from configs import load_config
 from configs.choice import config_path
 from configs.command_line import Parser
-from configs.places import home, require_writable
-from data.challenge import data_path, read_classes
+from configs.places import beside_scripts, home, require_writable
+from data.challenge import challenge_classes, data_path
 from data.report import (
     ablation_table,
     print_ablation,
@@ -46,6 +46,7 @@ from models.parameter_count import in_words
 from models.shards import Shards
 from models.trained import base_logits, fused_logits, load_trained, text_logits
 from models.transduction import joint_answer, joint_logits, require_mode
+from prompts import PromptLibrary
 from runs.gather import gather
 from runs.log import RunLog
 from runs.record import summary_of, write_record
@@ -65,7 +66,8 @@ def main():
     start = time.perf_counter()
     classes = class_names() if drawn_to else None
     if not own and not drawn_to:
-        classes = read_classes(data_path(data, "classes"))
+        library = PromptLibrary(beside_scripts(config.prompts.dir))
+        classes = challenge_classes(data, library.domains)
     trained = load_trained(config, classes)
     log(f"parameters: {in_words(trained.parameters)}")
     if is_sample(data):  # only now, when what can be wrong without it has been looked at
@@ -140,7 +142,7 @@ def paths_of(arguments, data, own):
     if labels_path is not None and not os.path.isfile(labels_path):
         raise UserError(f"no label file {labels_path}; name a file of lines 'image label'")
     if labels_path is None and data.labels is not None and not own:
-        labels_path = os.path.join(data.root, data.labels)
+        labels_path = data_path(data, "labels")
     if arguments.ablate and labels_path is None and not own:
         raise UserError("--ablate needs --labels FILE to measure on")
     return table_path, labels_path

@@ -30,6 +30,7 @@ from configs import format_config, load_config, own_pictures_config
 from configs.choice import config_path
 from configs.command_line import Parser
 from configs.places import beside_scripts, home, require_writable
+from data.challenge import in_place_of_lost
 from data.sample import ensure_sample, is_sample, to_draw
 from data.sources import load_data
 from data.views import Views, decode, read_ahead, view_batches
@@ -160,21 +161,18 @@ def settings_of(arguments):
 
 
 def with_decodable(challenge, n_threads):
-    """The `Challenge` without images that cannot be decoded; a warning has named them."""
-    def decodable(samples):
+    """The `Challenge` with others of their class for images that cannot be decoded.
+
+    A warning has named each of these; see `data.challenge.in_place_of_lost`.
+    """
+    def are_whole(samples):
         own = samples[parallel.share(len(samples))]
         with parallel.own_work():
             found = list(read_ahead(lambda sample: decode(sample.path) is not None, own,
                                     n_threads, ahead=8))
-        found = parallel.gather(np.array(found, np.int32), len(samples))
-        return [sample for sample, image in zip(samples, found) if image]
+        return parallel.gather(np.array(found, np.int32), len(samples)).astype(bool)
 
-    train = decodable(challenge.train)
-    empty = sorted(set(challenge.base) - {sample.label for sample in train})
-    if empty:
-        raise UserError(f"class {empty[0]} ({challenge.classes[empty[0]].name}): none of its "
-                        "training images can be decoded; replace one of them")
-    return challenge._replace(train=train, validation=decodable(challenge.validation))
+    return in_place_of_lost(challenge, are_whole)
 
 
 def tune(model, learner, preprocess, paths, labels, prompts, config, states, run_log):

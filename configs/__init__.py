@@ -23,6 +23,7 @@ _COMMAND_LINE = "command line"
 _OR_A_LIST = {"lora.positions": [0]}
 _OR_NULL = {"data.labels": "labels.txt", "data.shots_file": "shots.txt", "data.images": "pictures",
             "data.new_classes": "names.txt", "data.split": "split.json", "data.domain": "Animal",
+            "data.domains": True,
             "prompts.max_tokens": 77, "ood.threshold": 0.5,
             "aux.weights": "r-50-1000ep.pth.tar", "clip.activation": "quick_gelu",
             "lora.init": "lora_weights.pkl", "output.shipped_dir": "test_pkl/sample"}

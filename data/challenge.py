@@ -1,11 +1,14 @@
 """Reads the challenge's class, image and label lists and its folders as they are.
 
 `classes.txt` has a line `Prefix_name label` a class: the prefix is the domain, underscores
-are spaces. `train.txt` and label files have a line `path label` an image. Byte-order marks,
-CRLF line ends, blank lines, tabs before the label and spaces in names and paths are accepted.
-A path in them that leads out of the folder it starts in is refused.
+are spaces; or `name label`. `train.txt` and label files have a line `path label` an image.
+Byte-order marks, CRLF line ends, blank lines, tabs before the label, spaces in names and paths
+and Windows' backslashes are accepted. A path in them that leads out of the folder it starts in is
+refused.
 """
 
+import collections
+import difflib
 import os
 import re
 import warnings
@@ -13,12 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.formats import IMAGE_SUFFIXES, is_image
+from data.names import domains_of, tell_reading, without_numbers
 from models import untrusted
 from models.errors import UserError
 from models.untrusted import leaves_folder, odd_character, shown
 
 _LAYOUT = "see the README for the layout of the data"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
 
 # What operating systems and tools leave in folders, beside what begins with a point.
@@ -41,8 +45,14 @@ class Sample(NamedTuple):
     label: int
 
 
-def read_classes(path):
+def read_classes(path, domains=True, known_domains=()):
     """The classes by label.
+
+    Args:
+        path: file with a line `Prefix_name label` or `name label` a class.
+        domains: whether what is before the first underscore is a domain; None lets the list
+            decide (`data.names.domains_of`), with a warning where it could be taken otherwise.
+        known_domains: lower-case names of domains (`PromptLibrary.domains`), for that.
 
     Returns:
         list of `ClassName`; the index is the label.
@@ -51,14 +61,22 @@ def read_classes(path):
         UserError: a bad row, a label or name given twice, or labels that are not 0 … C-1.
             Names that differ in case alone are the same: they would get the same prompts.
     """
+    rows = list(_rows(path, "Prefix_name label"))
+    texts = without_numbers([text for _, text, _ in rows], path)
+    prefixes = [text.partition("_")[0].lower() if "_" in text else None for text in texts]
+    if domains is None:
+        taken = domains_of(prefixes, known_domains)
+        tell_reading(path, texts, prefixes, taken, known_domains)
+    else:
+        taken = set(prefixes) if domains else set()
     by_label, seen = {}, set()
-    for where, text, label in _rows(path, "Prefix_name label"):
-        domain, underscore, name = text.partition("_")
-        if not underscore:
+    for (where, _, label), text, prefix in zip(rows, texts, prefixes):
+        domain, _, name = text.partition("_")
+        if prefix is not None and not name.strip("_ "):
+            raise UserError(f"{where}: {shown(text)} has no name after the prefix")
+        if prefix is None or prefix not in taken:
             domain, name = "", text
         name = name.replace("_", " ").strip()
-        if not name:
-            raise UserError(f"{where}: {shown(text)} has no name after the prefix")
         if label in by_label:
             raise UserError(f"{where}: label {label} is already {shown(by_label[label].name)}; "
                             "each class needs a label of its own")
@@ -73,6 +91,15 @@ def read_classes(path):
     return [by_label[label] for label in range(len(by_label))]
 
 
+def challenge_classes(settings, known_domains=()):
+    """The classes of the challenge's layout, as all scripts read them.
+
+    Args:
+        settings: the config's section `data`. known_domains: see `read_classes`, as for errors.
+    """
+    return read_classes(data_path(settings, "classes"), settings.domains, known_domains)
+
+
 def read_samples(path, folders, n_classes):
     """The images of a list with their labels.
 
@@ -84,21 +111,28 @@ def read_samples(path, folders, n_classes):
 
     Returns:
         list of `Sample` in the file's order, each with the path of a file that exists. An
-        image that is listed again counts once, with a warning.
+        image that is listed again counts once, with a warning; another tells of paths that start
+        on another machine.
 
     Raises:
         UserError: a bad row, a label outside the class list, an image that is nowhere, outside
             the folders, or listed with two labels.
     """
-    labels, found, repeated = {}, {}, []
+    labels, found, repeated, moved = {}, {}, [], []
     for where, text, label in _labelled_rows(path, "path label", n_classes):
         if text not in found:
             found[text] = find_image(text, folders, where)
+            if is_absolute(text) and found[text] != os.path.normpath(text):
+                moved.append(text)
         if not _is_first(found[text], label, labels, where):
             repeated.append(where)
     if repeated:
         warnings.warn(f"{path}: {len(repeated)} lines name an image again, such as "
                       f"{repeated[0]}; it counts once", stacklevel=2)
+    if moved:
+        warnings.warn(f"{path}: {len(moved)} paths start where nothing is, such as "
+                      f"{shown(moved[0])}; what follows TrainSet in them is looked for in the data "
+                      "folder", stacklevel=2)
     return [Sample(image, label) for image, label in labels.items()]
 
 
@@ -112,6 +146,8 @@ class Challenge(NamedTuple):
         train: list of `Sample`, the shots to train on; labels as in `classes`.
         held_back: list of `Sample`, the other training images.
         validation: list of `Sample`, a few that are not trained on: the temperature's.
+        spare: list of `Sample` in the order in which they take the place of one of `train` that
+            cannot be decoded. spare_validation: the same for `validation`.
     """
 
     classes: list
@@ -120,14 +156,17 @@ class Challenge(NamedTuple):
     train: list
     held_back: list
     validation: list
+    spare: list = ()
+    spare_validation: list = ()
 
 
-def load_challenge(settings, seed):
+def load_challenge(settings, seed, known_domains=()):
     """Read a data set and choose its shots.
 
     Args:
         settings: the config's section `data`.
         seed: chooses the shots.
+        known_domains: see `read_classes`.
 
     Returns:
         `Challenge`.
@@ -135,12 +174,12 @@ def load_challenge(settings, seed):
     Raises:
         UserError: see `read_classes`, `read_samples` and `few_shot`.
     """
-    classes = read_classes(os.path.join(settings.root, settings.classes))
-    folders = training_folders(settings.root)
-    samples = read_samples(os.path.join(settings.root, settings.train_list), folders,
-                           len(classes))
+    classes = challenge_classes(settings, known_domains)
+    folders = training_folders(data_folder(settings.root, "TrainSet"))
+    samples = read_samples(data_path(settings, "train_list"), folders, len(classes))
     train = None
     if settings.shots_file is not None:
+        require_text(settings.shots_file, "a list of lines 'path label'")
         train = read_samples(settings.shots_file, folders, len(classes))
     return few_shot(classes, samples, settings, seed, train)
 
@@ -162,17 +201,89 @@ def few_shot(classes, samples, settings, seed, train=None, validation=None):
     """
     if settings.shots < 1:
         raise UserError(f"data.shots is {settings.shots}; it must be at least 1")
+    spare = []
     if train is None:
         train, held_back = choose_shots(samples, settings.shots, seed)
+        spare = after_shots(samples, settings.shots, seed)
     else:
         chosen = set(train)
         held_back = [sample for sample in samples if sample not in chosen]
     base = np.unique([s.label for s in train])
-    rest = held_back if validation is None else validation
+    trained = set(base.tolist())
+    rest = [sample for sample in (held_back if validation is None else validation)
+            if sample.label in trained]
     validation, _ = choose_shots(rest, settings.val_shots, seed)
-    validation = [sample for sample in validation if sample.label in base]
-    return Challenge(classes, base, np.setdiff1d(np.arange(len(classes)), base), train,
-                     held_back, validation)
+    return Challenge(classes, base, np.setdiff1d(np.arange(len(classes)), base), train, held_back,
+                     validation, spare, after_shots(rest, settings.val_shots, seed))
+
+
+def in_place_of_lost(challenge, are_whole):
+    """A `Challenge` whose images can all be decoded.
+
+    In the place of one that cannot be comes the next of its class in the seed's order, which a
+    warning tells; where there is none, or the shots are a file's, it is left out.
+
+    Args:
+        challenge: `Challenge`.
+        are_whole: function of a list of `Sample`, not empty: whether each can be decoded.
+
+    Raises:
+        UserError: a class is left without training images.
+    """
+    known = {}  # so that none is decoded, and warned of, twice
+
+    def whole(samples):
+        new = [sample for sample in samples if sample not in known]
+        if new:
+            known.update(zip(new, are_whole(new)))
+        return [known[sample] for sample in samples]
+
+    train, lost = _replaced(challenge.train, challenge.spare, whole)
+    left = {sample.label for sample in train}
+    empty = next((label for label in challenge.base if label not in left), None)
+    if empty is not None:
+        raise UserError(f"class {empty} ({challenge.classes[empty].name}): none of its training "
+                        "images can be decoded; replace one of them")
+    _tell_lost("training", lost)
+    taken = {new for _, new in lost}
+    # What is trained on now is lost to the validation.
+    validation, lost = _replaced(
+        challenge.validation, challenge.spare_validation,
+        lambda samples: [is_whole and sample not in taken
+                         for sample, is_whole in zip(samples, whole(samples))])
+    _tell_lost("validation", [pair for pair in lost if pair[0] not in taken])
+    return challenge._replace(train=train, validation=validation, held_back=[
+        sample for sample in challenge.held_back if sample not in taken])
+
+
+def _replaced(samples, spare, are_whole):
+    """Samples with spare ones in the place of lost ones, and the list of (lost, spare or None)."""
+    waiting = {}
+    for sample in spare:
+        waiting.setdefault(sample.label, collections.deque()).append(sample)
+    found, unknown = list(samples), list(range(len(samples)))
+    while unknown:
+        whole = are_whole([found[place] for place in unknown])
+        unknown = [place for place, is_whole in zip(unknown, whole) if not is_whole]
+        for place in unknown:
+            others = waiting.get(samples[place].label)
+            found[place] = others.popleft() if others else None
+        unknown = [place for place in unknown if found[place] is not None]
+    return ([sample for sample in found if sample is not None],
+            [(old, new) for old, new in zip(samples, found) if old != new])
+
+
+def _tell_lost(kind, lost):
+    """Warn of images that cannot be decoded, list of (sample, the one in its place or None)."""
+    replaced = [(old, new) for old, new in lost if new is not None]
+    alone = [old for old, new in lost if new is None]
+    if replaced:
+        old, new = replaced[0]
+        warnings.warn(f"{len(replaced)} {kind} images that cannot be decoded are replaced by the "
+                      f"next of their classes, such as {old.path} by {new.path}", stacklevel=3)
+    if alone:
+        warnings.warn(f"{len(alone)} {kind} images that cannot be decoded are left out, such as "
+                      f"{alone[0].path}, as there is no other to take", stacklevel=3)
 
 
 def read_labels(path, n_classes, named=os.path.basename):
@@ -192,6 +303,16 @@ def read_labels(path, n_classes, named=os.path.basename):
     return labels
 
 
+def with_slashes(path):
+    """A path as Linux writes it, 'TrainSet/Animal/7.jpg' for Windows' with backslashes."""
+    return path.replace("\\", "/")
+
+
+def is_absolute(path):
+    """Whether a path is absolute, on Windows too: 'C:\\…', '\\\\server\\…'."""
+    return with_slashes(path).startswith("/") or re.match("[A-Za-z]:[/\\\\]", path) is not None
+
+
 def training_folders(root):
     """Where the image paths of `train.txt` may start, for a data folder `root`.
 
@@ -206,22 +327,27 @@ def list_images(folder):
     """Paths of the images in a folder in natural order (image_2 before image_10).
 
     The ending of the name tells an image, so that one that cannot be read gets its line of the
-    result too; a warning tells of what else is in the folder.
+    result too; a warning tells of what else is in the folder, but for what is hidden. Where the
+    images lie a folder deeper, that is taken: see `inner_folder`.
 
     Raises:
         UserError: no such folder, no image in it, or an image whose name cannot stand in the
             result file: with a line break, or not UTF-8.
     """
+    def images_in(place):
+        return (name for name in visible_names(place)
+                if is_image(name) and not os.path.isdir(os.path.join(place, name)))
+
     try:
-        names = os.listdir(folder)
+        os.listdir(folder)
     except OSError as error:
         raise UserError(f"cannot read the image folder {folder}: {error.strerror}") from error
-    images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)
-              and not os.path.isdir(os.path.join(folder, name))]
+    folder = inner_folder(folder, lambda place: next(images_in(place), None) is not None)
+    images = sorted(images_in(folder), key=natural_key)
     if not images:
         raise UserError(f"no images in {folder} ({', '.join(IMAGE_SUFFIXES)})")
-    check_names(folder, images, left_out=set(names) - set(images))
-    return [os.path.join(folder, name) for name in sorted(images, key=natural_key)]
+    check_names(folder, images, left_out=set(visible_names(folder)) - set(images))
+    return [os.path.join(folder, name) for name in images]
 
 
 def check_names(folder, images, left_out):
@@ -249,9 +375,9 @@ def is_hidden(name):
 
 
 def visible_names(folder):
-    """Names in a folder that are not hidden, in natural order; none where it cannot be read."""
+    """Names in a folder that are not hidden, list; none where it cannot be read."""
     try:
-        return sorted((n for n in os.listdir(folder) if not is_hidden(n)), key=natural_key)
+        return [name for name in os.listdir(folder) if not is_hidden(name)]
     except OSError:
         return []
 
@@ -265,21 +391,23 @@ def named_alike(root, name):
             images ('TestSetB': 'TestSetA').
 
     Returns:
-        list of names as `name` is written, relative to `root`, in natural order.
+        list of names as `name` is written, relative to `root`, the likest first.
     """
     folder, wanted = os.path.split(os.path.normpath(name))
     place, ending = os.path.join(root, folder), os.path.splitext(wanted)[1].casefold()
     # The first word tells the kind: 'Test' of 'TestSetB', 'class' of 'classes' and 'class_names'.
     kind = re.match("[A-Za-z][a-z]*|", wanted)[0].casefold()[:5]
     found = []
-    for other in visible_names(place):
+    for other in sorted(visible_names(place), key=natural_key):
         same_ending = os.path.splitext(other)[1].casefold() == ending
         is_kind = os.path.isfile if ending else os.path.isdir
         if (other != wanted and same_ending and is_kind(os.path.join(place, other))
                 and (kind and other.casefold().startswith(kind)
                      or other.casefold() == wanted.casefold())):
-            found.append(os.path.join(folder, other))
-    return found
+            found.append(other)
+    found.sort(key=lambda other: -difflib.SequenceMatcher(
+        None, other.casefold(), wanted.casefold()).ratio())
+    return [os.path.join(folder, other) for other in found]
 
 
 def inner_folder(folder, holds):
@@ -351,20 +479,53 @@ def choose_shots(samples, shots, seed):
     Returns:
         (chosen, held_back): two lists of `Sample`, by label, then in the list's order.
     """
-    by_label = {}
-    for sample in samples:
-        by_label.setdefault(sample.label, []).append(sample)
     chosen, held_back = [], []
-    for label, group in sorted(by_label.items()):
-        picks = set(np.random.RandomState([seed, label]).permutation(len(group))[:shots])
+    for label, group in _by_label(samples):
+        picks = set(_order(label, group, seed)[:shots])
         for i, sample in enumerate(group):
             (chosen if i in picks else held_back).append(sample)
     return chosen, held_back
 
 
+def after_shots(samples, shots, seed):
+    """What `choose_shots` holds back, each class's in the order in which the seed has them."""
+    return [group[i] for label, group in _by_label(samples)
+            for i in _order(label, group, seed)[shots:]]
+
+
+def _by_label(samples):
+    """(label, list of its samples) by label."""
+    by_label = {}
+    for sample in samples:
+        by_label.setdefault(sample.label, []).append(sample)
+    return sorted(by_label.items())
+
+
+def _order(label, group, seed):
+    return np.random.RandomState([seed, label]).permutation(len(group))
+
+
 def read_text(path):
     """The text of a UTF-8 file, without a byte-order mark; a `UserError` names what is wrong."""
     return untrusted.read_text(path, _LAYOUT).lstrip("\ufeff")
+
+
+def require_text(path, wanted):
+    """Refuse a file of shots that is no text, such as the pickles of CoOp's runs.
+
+    Args:
+        path: data.shots_file. wanted: what it must be, for the message.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4096)
+    except OSError:
+        return  # its reader tells it
+    pickled = start[:1] == b"\x80" and start[1:2] <= b"\5"
+    if pickled or b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        kind = "a pickle, as CoOp's runs keep their few-shot choices" if pickled else "no text"
+        raise UserError(f"data.shots_file {path} is {kind}; give {wanted}, or leave it out and set "
+                        "data.shots and seed")
 
 
 def numbered_lines(path, form):
@@ -427,28 +588,41 @@ def find_image(name, folders, where):
         UserError: it is nowhere, or outside the folders.
     """
     shown_folders = ", ".join(map(os.path.normpath, folders))
-    if os.path.isabs(name):
-        candidates = [name] if any(_is_within(name, folder) for folder in folders) else []
-    elif leaves_folder(name):
-        candidates = []
-    else:
-        candidates = [path for folder in folders for path in _ways_to_write(name, folder)]
-    if not candidates:
-        raise UserError(f"{where}: {shown(name)} leaves the data's folders ({shown_folders})")
+    ways, inside = [name], with_slashes(name)
+    if inside != name:  # Windows' separators, unless a file is really called so
+        ways.append(inside)
+    if is_absolute(name) and not os.path.lexists(name) and "/TrainSet/" in os.path.normpath(inside):
+        ways.append(_below_train_set(inside))  # of another machine
+    candidates = [path for way in ways for path in _candidates(way, folders)]
     for path in map(os.path.normpath, candidates):
         if os.path.isfile(path):
             return path
+    if not candidates or not _candidates(ways[-1], folders):
+        raise UserError(f"{where}: {shown(name)} leaves the data's folders ({shown_folders})")
     raise UserError(f"{where}: no image {shown(name)}; looked in {shown_folders}")
+
+
+def _candidates(name, folders):
+    """Where an image may lie, of which a list gives this path; none if that leaves the folders."""
+    if os.path.isabs(name):
+        return [name] if any(_is_within(name, folder) for folder in folders) else []
+    if leaves_folder(name) or re.match("[A-Za-z]:/", name):
+        return []
+    return [path for folder in folders for path in _ways_to_write(name, folder)]
 
 
 def _ways_to_write(name, folder):
     """Where in a folder an image may lie that a list gives this relative path."""
     name = os.path.normpath(name)  # no '..' is left, which what is cut off below would set free
-    # Lists write TrainSet once, twice or not at all, and so do the archives on disk.
-    inside = re.sub(r"^(.*?/)?(TrainSet/)+", "", name)
+    inside = _below_train_set(name)
     first, _, rest = name.partition("/")
     own = rest if first == os.path.basename(os.path.abspath(folder)) else name
     return [os.path.join(folder, way) for way in dict.fromkeys((name, inside, own)) if way]
+
+
+def _below_train_set(path):
+    """What follows TrainSet: lists write it once, twice or not at all, and so do archives."""
+    return re.sub(r"^(.*?/)?(TrainSet/)+", "", os.path.normpath(path))
 
 
 def _is_within(path, folder):

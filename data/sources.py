@@ -5,7 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.challenge import list_images, load_challenge, read_labels
+from data.challenge import (
+    data_path,
+    list_images,
+    load_challenge,
+    read_labels,
+    with_slashes,
+)
+from data.names import warn_of_names
 from data.pictures import labels_of_pictures, load_pictures, read_pictures
 from data.splits import load_benchmark, read_benchmark, require_image
 from models.errors import UserError
@@ -27,10 +34,13 @@ def load_data(settings, seed, library):
         UserError: see `load_pictures`, `load_benchmark`, `load_challenge`.
     """
     if settings.images is not None:
-        return load_pictures(settings, seed, library)
-    if settings.split is not None:
-        return load_benchmark(settings, seed)
-    return load_challenge(settings, seed)
+        challenge = load_pictures(settings, seed, library)
+    elif settings.split is not None:
+        challenge = load_benchmark(settings, seed)
+    else:
+        challenge = load_challenge(settings, seed, library.domains)
+    warn_of_names([library.name(c) for c in challenge.classes], settings.images or settings.root)
+    return challenge
 
 
 class Images(NamedTuple):
@@ -63,7 +73,7 @@ def images_to_classify(settings, classes, labels_path=None):
     """
     labels = None
     if settings.images is not None:
-        pictures = read_pictures(settings.images)
+        pictures = read_pictures(settings.images, part="test")
         paths, names = ([getattr(p, key) for p in pictures] for key in ("path", "file"))
         labels = labels_of_pictures(pictures, classes)
     elif settings.split is not None:
@@ -74,13 +84,16 @@ def images_to_classify(settings, classes, labels_path=None):
         names = [os.path.relpath(path, settings.root) for path in paths]
         labels = np.array([sample.label for sample in samples])
     else:
-        paths = list_images(os.path.join(settings.root, settings.test_dir))
+        paths = list_images(data_path(settings, "test_dir"))
         names = [os.path.basename(path) for path in paths]
     if labels_path is not None:
         flat = settings.images is None and settings.split is None  # all images in one folder
-        named = os.path.basename if flat else os.path.normpath
-        by_name = read_labels(labels_path, len(classes), named)
-        labels = np.array([by_name.get(named(name), -1) for name in names])
+        plain = os.path.basename if flat else os.path.normpath
+        known = set(names)
+        # Windows' separators count as ours, unless an image is really called so.
+        by_name = read_labels(labels_path, len(classes), lambda text: plain(
+            text if text in known else with_slashes(text)))
+        labels = np.array([by_name.get(plain(name), -1) for name in names])
         if (labels < 0).all():
             cure = "set data.test_dir to their folder" if flat else "name them as result.txt does"
             raise UserError(f"{labels_path} names none of the images in "

@@ -9,7 +9,16 @@ import math
 import os
 from typing import NamedTuple
 
-from data.challenge import ClassName, Sample, few_shot, find_image, numbered_lines
+from data.challenge import (
+    ClassName,
+    Sample,
+    data_folder,
+    few_shot,
+    find_image,
+    numbered_lines,
+    require_text,
+    with_slashes,
+)
 from data.pictures import files_below
 from models.errors import UserError
 from models.untrusted import leaves_folder, read_json, shown
@@ -52,6 +61,7 @@ def load_benchmark(settings, seed):
 
     train, validation = None, of_base(benchmark.val) or None
     if settings.shots_file is not None:
+        require_text(settings.shots_file, "2SFS's .jsonl")
         train = of_base(read_jsonl(settings.shots_file, settings, benchmark.names))
         beside = settings.shots_file.replace("_train.jsonl", "_val.jsonl")
         if beside != settings.shots_file and os.path.exists(beside):
@@ -90,8 +100,9 @@ def read_benchmark(settings):
     Raises:
         UserError: a file that is missing or of another form.
     """
-    path = os.path.join(settings.root, settings.split)
-    images = os.path.normpath(os.path.join(settings.root, settings.split_images))
+    root = data_folder(settings.root, settings.split)
+    path = os.path.join(root, settings.split)
+    images = os.path.normpath(os.path.join(root, settings.split_images))
     kind = os.path.basename(path)
     if kind == "variants.txt":
         return _read_aircraft(path, images)
@@ -119,11 +130,11 @@ def _read_split(path, images):
                 raise UserError(f"{path}: {part}[{i}] is {shown(row)}, not [path, label, class "
                                 "name]")
             file, label, name = row
-            _refuse_leaving(file, f"{path}: {part}[{i}]")
+            image = _image_path(images, file, f"{path}: {part}[{i}]")
             if name_of.setdefault(label, name) != name:
                 raise UserError(f"{path}: {part}[{i}] calls label {label} {shown(name)}, a row "
                                 f"before it {shown(name_of[label])}")
-            samples.append(Sample(os.path.join(images, file), label))
+            samples.append(Sample(image, label))
         parts.append(samples)
     if sorted(name_of) != list(range(len(name_of))):
         raise UserError(f"{path}: the labels are not 0 to {len(name_of) - 1}")
@@ -141,8 +152,7 @@ def _read_aircraft(path, images):
             image, _, name = line.partition(" ")
             if name not in label_of:
                 raise UserError(f"{where}: {shown(line)} names no class of {path}")
-            _refuse_leaving(image, where)
-            samples.append(Sample(os.path.join(images, f"{image}.jpg"), label_of[name]))
+            samples.append(Sample(_image_path(images, f"{image}.jpg", where), label_of[name]))
         parts.append(samples)
     return Benchmark(names, *parts)
 
@@ -186,7 +196,8 @@ def read_jsonl(path, settings, names):
         UserError: a bad line, or an image that is nowhere.
     """
     known = set(enumerate(names))
-    folders = [os.path.join(settings.root, folder)
+    root = data_folder(settings.root, settings.split)
+    folders = [os.path.join(root, folder)
                for folder in (os.pardir, os.curdir, settings.split_images)]
     samples = []
     for where, line in numbered_lines(path, '{"_impath": …}'):
@@ -203,6 +214,15 @@ def read_jsonl(path, settings, names):
     return samples
 
 
-def _refuse_leaving(file, where):
+def _image_path(images, file, where):
+    """Where an image that a list names lies, whether it is there or not.
+
+    Windows' separators count as ours, unless a file is really called so.
+    """
+    path = os.path.join(images, file)
+    if "\\" in file and not os.path.isfile(path):
+        file = with_slashes(file)
+        path = os.path.join(images, file)
     if leaves_folder(file):
         raise UserError(f"{where}: {shown(file)} leaves the benchmark's folder")
+    return path

@@ -16,11 +16,12 @@ import zipfile
 from configs import load_config
 from configs.choice import config_path
 from configs.command_line import Parser
-from configs.places import home, require_writable
-from data.challenge import data_path, list_images, read_classes
+from configs.places import beside_scripts, home, require_writable
+from data.challenge import challenge_classes, data_path, list_images
 from models.errors import UserError, run_script
 from models.jclip.weights import write_atomically
 from models.untrusted import read_lines, shown
+from prompts import PromptLibrary
 
 N_LABELS = 5
 FIRST_OF_JANUARY = (2024, 1, 1, 0, 0, 0)  # in the archive, so that it does not tell the time
@@ -37,9 +38,10 @@ def main():
         raise UserError(f"one entry at a time, not {' and '.join(arguments.paths)}")
     require_writable({"--output": os.path.dirname(arguments.output)})
     result = arguments.paths[0] if arguments.paths else "result.txt"
-    data = load_config(config_path(arguments.config, arguments.overrides, ("test",)),
-                       arguments.overrides).data
-    classes = read_classes(data_path(data, "classes"))
+    config = load_config(config_path(arguments.config, arguments.overrides, ("test",)),
+                         arguments.overrides)
+    data = config.data
+    classes = challenge_classes(data, PromptLibrary(beside_scripts(config.prompts.dir)).domains)
     folder = arguments.test_dir or data_path(data, "test_dir")
     names = [os.path.basename(path) for path in list_images(folder)]
     check_entry(result, names, len(classes))

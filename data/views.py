@@ -5,6 +5,7 @@ without copies.
 """
 
 import collections
+import io
 import math
 import os
 import stat
@@ -17,11 +18,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from data.formats import needs_package_by_content, readable_formats
 from data.resampling import Places, places, resample
 from models.errors import UserError
 
-# What Pillow may open: others would start Ghostscript (EPS) or are no pictures.
-_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _ORIENTATION = 0x0112  # EXIF's tag
 _READY_BYTES = 256 << 20  # of decoded images that wait for their turn
 _UPRIGHT = {2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM,
@@ -36,7 +36,8 @@ def decode(path):
     applied, which OpenAI's preprocessing leaves to its caller: telephones store photos lying on
     their side, and whoever labelled one saw it upright. Greys of 16 bits keep their upper 8;
     floats and 32-bit integers have no range of their own and are stretched from their least to
-    their greatest value, with a warning.
+    their greatest value, with a warning. A JPEG that breaks off gives what is there, with a
+    warning too, and grey for the rest.
 
     Every warning names the file.
 
@@ -46,13 +47,19 @@ def decode(path):
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
             raise OSError("it is no regular file")
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=readable_formats()) as image:
             if image.width * image.height > Image.MAX_IMAGE_PIXELS:  # Pillow refuses the double
                 warnings.warn(f"{path} has {image.width} x {image.height} pixels; it is read, "
                               "but a smaller copy would do", stacklevel=2)
-            image.load()
+            try:
+                image.load()
+                pixels = image
+            except OSError as error:
+                if image.format not in ("JPEG", "MPO") or "truncated" not in str(error):
+                    raise
+                pixels = _without_its_end(path)
             upright = _UPRIGHT.get(_orientation(image))
-            picture = _in_8_bits(image, path).convert("RGB")
+            picture = _in_8_bits(pixels, path).convert("RGB")
             return picture if upright is None else picture.transpose(upright)
     except MemoryError:
         raise
@@ -61,8 +68,46 @@ def decode(path):
         if not os.path.isdir(folder):
             raise UserError(f"the folder {folder} is gone; put it back and run the same command "
                             "again") from error
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or _needed(path) or error
         warnings.warn(f"{path} cannot be decoded ({reason})", stacklevel=2)
+        return None
+
+
+def _without_its_end(path):
+    """The picture of a JPEG that breaks off, PIL, what is missing grey; with a warning.
+
+    Raises:
+        ValueError: less than a tenth of it is there.
+    """
+    with open(path, "rb") as file:
+        content = file.read()
+    scan = content.index(b"\xff\xda")
+    try:
+        image = _ended(content)
+    except OSError:  # it breaks off in the tables of a later scan
+        image = _ended(content[:content.rindex(b"\xff\xc4", scan)])
+    pixels = np.asarray(image.convert("RGB"))
+    share = (pixels != pixels[-1, -1]).any(axis=-1).mean()
+    # The first block is made of nothing, which is much of a tiny picture.
+    if share < 0.1 or len(content) <= scan + 2 + int.from_bytes(content[scan + 2:scan + 4], "big"):
+        raise ValueError(f"it breaks off, with {100 * share:.0f} % of it there")
+    warnings.warn(f"{path} breaks off after {len(content)} bytes; what is there is used",
+                  stacklevel=3)
+    return image
+
+
+def _ended(content):
+    """A JPEG's bytes with a marker of the end, PIL: libjpeg takes what is missing for zeros."""
+    with Image.open(io.BytesIO(content + b"\xff\xd9"), formats=("JPEG",)) as image:
+        image.load()
+    return image
+
+
+def _needed(path):
+    """What an image needs to be decoded here, None where that is not what is wrong."""
+    try:
+        return needs_package_by_content(path)
+    except OSError:
         return None
 
 

@@ -6,6 +6,7 @@ of the handcrafted prompts.
 """
 
 import collections
+import warnings
 
 import jittor as jt
 import numpy as np
@@ -14,6 +15,7 @@ from jittor import nn
 from models import jclip, parallel
 from models.errors import UserError
 from models.jclip.model import unit_norm
+from models.untrusted import shown
 
 
 def tokenize_prompts(model, texts):
@@ -32,6 +34,7 @@ def encode_texts(model, texts, batch_size=256):
     """
     distinct = list(dict.fromkeys(texts))
     tokens = tokenize_prompts(model, distinct)
+    _warn_of_alike(distinct, tokens)
     order = np.argsort(tokens.argmax(axis=1), kind="stable")
     features = np.zeros((len(distinct), model.sizes.embed_dim), np.float32)
     with jt.no_grad():
@@ -42,6 +45,18 @@ def encode_texts(model, texts, batch_size=256):
     features = parallel.sum_all(features)
     place = {text: i for i, text in enumerate(distinct)}
     return jt.array(features[[place[text] for text in texts]])
+
+
+def _warn_of_alike(texts, tokens):
+    """Warn of texts that are cut before they differ; tokens: int32 (N, L)."""
+    first = {}
+    for i in np.flatnonzero(tokens.argmax(axis=1) == tokens.shape[1] - 1):
+        other = first.setdefault(tokens[i].tobytes(), i)
+        if other != i:
+            warnings.warn(f"the model reads {tokens.shape[1] - 2} tokens of a text, and up to "
+                          f"there {shown(texts[other])} and {shown(texts[i])} are alike; shorten "
+                          "the names of such classes", stacklevel=3)
+            return
 
 
 def class_features(model, prompts, batch_size=256):

@@ -48,6 +48,11 @@ class PromptLibrary:
         if GENERAL not in self._domains:
             raise UserError(f"{folder} has no file for the domain '{GENERAL}'")
 
+    @property
+    def domains(self):
+        """Lower-case names of the domains of classes, set."""
+        return set(self._domains) - {GENERAL, ENLARGED}
+
     def name(self, class_name):
         """How a caption names a class: 'Shiba Inu dog' for ('Thu-dog', 'Shiba Dog')."""
         return self._entry(class_name).get("name", class_name.name)
@@ -65,7 +70,7 @@ class PromptLibrary:
             list of `data.challenge.ClassName`.
         """
         listed = {domain["domain"]: {_plain(name) for name in names} & set(domain["classes"])
-                  for key, domain in self._domains.items() if key not in (GENERAL, ENLARGED)}
+                  for key, domain in self._domains.items() if key in self.domains}
         by_share = sorted(listed, key=lambda domain: -len(listed[domain]))
         return [ClassName(next((d for d in by_share if _plain(name) in listed[d]), ""), name)
                 for name in names]

@@ -1,18 +1,27 @@
 """The challenge's lists and folders, as people write and unpack them."""
 
+import collections
 import os
+import pickle
 import random
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import prompts
+from configs import load_config
 from data.challenge import (
     ClassName,
     Sample,
     choose_shots,
+    data_path,
+    few_shot,
+    in_place_of_lost,
     list_images,
     load_challenge,
+    named_alike,
     natural_key,
     read_classes,
     read_labels,
@@ -20,6 +29,7 @@ from data.challenge import (
     training_folders,
 )
 from models.errors import UserError
+from prompts import PromptLibrary
 
 IMAGE = "Animal/polar bear/a (1).jpg"
 
@@ -39,6 +49,14 @@ def numbered(counts):
     """Samples of made-up paths: counts[label] images of each label."""
     return [Sample(f"{label}/{i}.jpg", label)
             for label, n in enumerate(counts) for i in range(n)]
+
+
+def told(work):
+    """What `work()` returns, and its warnings' texts."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = work()
+    return result, [str(warning.message) for warning in caught]
 
 
 # Class lists
@@ -232,9 +250,9 @@ def dataset(write, tmp_path):
         write("Dataset/train.txt", "".join(f"TrainSet/Animal/{n} {n[1:n.index('/')]}\n"
                                            for n in names))
         write("Dataset/classes.txt", "".join(f"Animal_c{i} {i}\n" for i in range(n_classes)))
-        return SimpleNamespace(root=str(tmp_path / "Dataset"), classes="classes.txt",
-                               train_list="train.txt", shots=shots, val_shots=2,
-                               shots_file=shots_file)
+        return SimpleNamespace(root=str(tmp_path / "Dataset"), classes="classes.txt", domains=True,
+                               train_list="train.txt", test_dir="TestSetB", shots=shots,
+                               val_shots=2, shots_file=shots_file)
     return make
 
 
@@ -281,11 +299,204 @@ def test_no_shots_are_refused(dataset, shots):
 
 
 def test_a_missing_data_set_is_named(tmp_path):
-    settings = SimpleNamespace(root=str(tmp_path / "none"), classes="classes.txt",
+    settings = SimpleNamespace(root=str(tmp_path / "none"), classes="classes.txt", domains=None,
                                train_list="train.txt", shots=4, val_shots=2, shots_file=None)
     with pytest.raises(UserError, match="classes.txt") as error:
         load_challenge(settings, seed=1)
     assert settings.root in str(error.value)
+
+
+CHALLENGE = ["Animal_Bear", "Animal_polar_bear", "Caltech-101_ant", "Food-101_apple_pie",
+             "Thu-dog_Shiba_Dog", "Stanford-Cars_Audi_TTS_Coupe_2012"]
+
+
+@pytest.mark.parametrize("names", [CHALLENGE, *([name] for name in CHALLENGE), CHALLENGE[1:4],
+                                   ["Animal_red_fox", "Object_blue_vase", "Food_lemon_pie"]])
+def test_the_challenges_domains_are_told_by_the_prompts(write, names):
+    path = write("classes.txt", "".join(f"{name} {i}\n" for i, name in enumerate(names)))
+    domains = PromptLibrary(os.path.dirname(prompts.__file__)).domains
+    found, said = told(lambda: read_classes(path, None, domains))
+    assert found == read_classes(path) and said == []
+
+
+@pytest.mark.parametrize("domains, expected", [
+    (None, [("", "Polar bear"), ("", "hot dog")]), (False, [("", "Polar bear"), ("", "hot dog")]),
+    (True, [("Polar", "bear"), ("hot", "dog")])])
+def test_a_setting_decides_what_domains_are(dataset, write, domains, expected):
+    settings = dataset(1, 2)
+    write("Dataset/classes.txt", "Polar_bear 0\nhot_dog 1\n")
+    settings.domains = domains
+    challenge, said = told(lambda: load_challenge(settings, 1, {"animal"}))
+    assert challenge.classes == expected
+    assert [("kept whole" in text, "data.domains=true" in text) for text in said] == (
+        [(True, True)] if domains is None else [])
+    written = {None: "null", True: "true", False: "false"}[domains]
+    assert load_config(None, [f"data.domains={written}"]).data.domains is domains
+
+
+# What lies beside, and deeper
+
+
+@pytest.mark.parametrize("name, there, others", [
+    ("classes.txt", ["classes_b.txt", "Classes.txt", "class_names.txt", "train.txt", "classes/"],
+     ["Classes.txt", "classes_b.txt", "class_names.txt"]),
+    ("train.txt", ["train_label.txt", "Train.txt", "training.csv", "classes.txt", "TrainSet/"],
+     ["Train.txt", "train_label.txt"]),
+    ("TestSetB", ["TestSetA/", "testset/", "TestSetB.zip", "TrainSet/", ".TestSetC/"],
+     ["testset", "TestSetA"]),
+    ("lists/classes.txt", ["classes_b.txt", "lists/classes_a.txt"], ["lists/classes_a.txt"]),
+    ("名.txt", ["名字.txt", "a.txt"], []), ("classes.txt", [], []),
+    ("classes.txt", ["classes.txt.txt"], ["classes.txt.txt"]),
+])
+def test_what_may_be_meant_is_found(write, tmp_path, name, there, others):
+    for each in there:
+        write(f"Dataset/{each}" + ("x.jpg" if each.endswith("/") else ""))
+    assert named_alike(str(tmp_path / "Dataset"), name) == others
+
+
+@pytest.mark.parametrize("key, missing, there, cure", [
+    ("classes", "classes.txt", "classes_b.txt", "data.classes=classes_b.txt"),
+    ("train_list", "train.txt", "train_a.txt", "data.train_list=train_a.txt"),
+    ("test_dir", "TestSetB", "TestSetA", "data.test_dir=TestSetA")])
+def test_a_missing_list_names_what_lies_beside_it(dataset, write, tmp_path, key, missing, there,
+                                                  cure):
+    settings, folder = dataset(1, 2), tmp_path / "Dataset"
+    write("Dataset/TestSetB/1.jpg")
+    os.rename(folder / missing, folder / there)
+    with pytest.raises(UserError, match=f"{missing} is not there.*did you mean {cure}") as error:
+        data_path(settings, key)
+    assert str(folder / missing) in str(error.value)
+    if key != "test_dir":
+        with pytest.raises(UserError, match=cure):
+            load_challenge(settings, 1)
+
+
+@pytest.mark.parametrize("inner", ["Dataset", "dataset", "jittor", "Dataset/Dataset"])
+def test_data_one_folder_deeper_are_used_and_said(dataset, tmp_path, inner):
+    settings = dataset(2, 3)
+    expected = load_challenge(settings, 1)
+    (tmp_path / "new" / inner).parent.mkdir(parents=True)
+    os.rename(tmp_path / "Dataset", tmp_path / "new" / inner)
+    (tmp_path / "new" / "__MACOSX").mkdir()
+    os.rename(tmp_path / "new", tmp_path / "Dataset")
+    challenge, said = told(lambda: load_challenge(settings, 1))
+    assert challenge.classes == expected.classes
+    assert [s.label for s in challenge.train] == [s.label for s in expected.train]
+    assert set(said) == {f"{settings.root}: what lies in {settings.root}/{inner} is used"}
+
+
+def test_what_lies_in_the_folder_itself_comes_first(dataset, write):
+    settings = dataset(2, 3)
+    expected = load_challenge(settings, 1)
+    write("Dataset/Dataset/classes.txt", "A_other 0\n")
+    challenge, said = told(lambda: load_challenge(settings, 1))
+    assert challenge.classes == expected.classes and said == []
+
+
+@pytest.mark.parametrize("inner", ["TestSetB", "images", "testsetb/testsetb"])
+def test_images_one_folder_deeper_are_used_and_said(write, tmp_path, inner):
+    write(f"TestSetB/{inner}/b.jpg"), write(f"TestSetB/{inner}/a.jpg")
+    write("TestSetB/.DS_Store"), write("TestSetB/__MACOSX/TestSetB/._a.jpg")
+    folder = str(tmp_path / "TestSetB")
+    paths, said = told(lambda: list_images(folder))
+    assert paths == [f"{folder}/{inner}/a.jpg", f"{folder}/{inner}/b.jpg"]
+    assert said == [f"{folder}: what lies in {folder}/{inner} is used"]
+
+
+def test_of_two_folders_of_images_none_is_chosen(write, tmp_path):
+    write("TestSetB/cat/a.jpg"), write("TestSetB/dog/a.jpg")
+    with pytest.raises(UserError, match="no images in"):
+        list_images(str(tmp_path / "TestSetB"))
+
+
+# Images that cannot be decoded
+
+
+def all_but(*lost):
+    """For `in_place_of_lost`: every image is whole but these, and what it was asked for."""
+    asked = []
+
+    def are_whole(samples):
+        asked.append(list(samples))
+        return [sample not in lost for sample in samples]
+
+    return are_whole, asked
+
+
+@pytest.fixture
+def chosen():
+    """A `Challenge` of 3 classes with 8, 6 and 4 images; 4 shots, 2 for validation."""
+    settings = SimpleNamespace(shots=4, val_shots=2)
+    classes = [ClassName("A", name) for name in "abc"]
+    return few_shot(classes, numbered([8, 6, 4]), settings, seed=3)
+
+
+def test_whole_images_stay_as_they_are_chosen(chosen):
+    are_whole, asked = all_but()
+    found, said = told(lambda: in_place_of_lost(chosen, are_whole))
+    assert said == [] and found.train == chosen.train and found.validation == chosen.validation
+    assert found.held_back == chosen.held_back and asked[:2] == [chosen.train, chosen.validation]
+
+
+def test_the_next_in_the_seeds_order_takes_a_lost_ones_place(chosen):
+    order = [numbered([8])[i] for i in np.random.RandomState([3, 0]).permutation(8)]
+    assert set(order[:4]) == {s for s in chosen.train if s.label == 0}
+    # A shot and the first that would take its place.
+    are_whole, asked = all_but(order[1], order[4])
+    found, said = told(lambda: in_place_of_lost(chosen, are_whole))
+    assert max(collections.Counter(sum(asked, [])).values()) == 1
+    expected = [order[5] if sample == order[1] else sample for sample in chosen.train]
+    assert found.train == expected and len(found.train) == len(chosen.train)
+    assert any(f"1 training images that cannot be decoded are replaced by the next of their "
+               f"classes, such as {order[1].path} by {order[5].path}" in text for text in said)
+    assert not {order[1], order[4], order[5]} & set(found.validation)
+    assert [s.label for s in found.validation] == [0, 0, 1, 1]
+    assert order[5] not in found.held_back
+
+
+def test_a_class_without_more_keeps_what_is_whole(chosen):
+    lost = [s for s in chosen.train if s.label == 2][:3]
+    found, said = told(lambda: in_place_of_lost(chosen, all_but(*lost)[0]))
+    assert [s.label for s in found.train] == [0] * 4 + [1] * 4 + [2]
+    assert said == [f"3 training images that cannot be decoded are left out, such as "
+                    f"{lost[0].path}, as there is no other to take"]
+
+
+def test_a_validation_image_is_replaced_too(chosen):
+    lost = chosen.validation[0]
+    found, said = told(lambda: in_place_of_lost(chosen, all_but(lost)[0]))
+    assert found.train == chosen.train and lost not in found.validation
+    assert [s.label for s in found.validation] == [s.label for s in chosen.validation]
+    assert not set(found.validation) & set(found.train)
+    assert len(said) == 1 and "1 validation images" in said[0] and lost.path in said[0]
+
+
+def test_a_class_of_which_nothing_is_whole_is_refused(chosen):
+    lost = [s for s in numbered([8, 6, 4]) if s.label == 1]
+    with pytest.raises(UserError, match=r"class 1 \(b\): none of its training images"):
+        in_place_of_lost(chosen, all_but(*lost)[0])
+
+
+def test_shots_of_a_file_are_not_replaced():
+    settings = SimpleNamespace(shots=4, val_shots=0)
+    samples = numbered([8, 6])
+    given = few_shot([ClassName("A", name) for name in "ab"], samples, settings, 3,
+                     train=[samples[0], samples[1], samples[9]])
+    found, said = told(lambda: in_place_of_lost(given, all_but(samples[0])[0]))
+    assert found.train == [samples[1], samples[9]]
+    assert len(said) == 1 and "1 training images that cannot be decoded are left out" in said[0]
+
+
+@pytest.mark.parametrize("content, kind", [
+    (pickle.dumps({"train": [["a.jpg", 0]], "val": []}, 2), "a pickle"),
+    (pickle.dumps({"train": []}, 4), "a pickle"), (pickle.dumps({"train": []}, 0), None),
+    (b"PK\3\4\0\0\0", "no text"), (b"\0" * 40, "no text")])
+def test_shots_that_are_no_text_are_named(dataset, write, content, kind):
+    settings = dataset(1, 2, shots_file=write("shot_4-seed_1.pkl", content))
+    with pytest.raises(UserError, match=f"shot_4-seed_1.pkl is {kind}.*lines 'path label'"
+                       if kind else "shot_4-seed_1.pkl, line 1") as error:
+        load_challenge(settings, 1)
+    assert len(str(error.value).splitlines()) == 1
 
 
 # Test images and their labels
@@ -295,7 +506,7 @@ def test_images_come_in_natural_order(write, tmp_path):
     names = ["image_2.jpg", "image_10.JPG", "image_100.jpeg", "other.png", "x.bmp", "x.webp"]
     for name in names[::-1] + ["labels.txt", "image_3.jpg.part", "Thumbs.db"]:
         write(f"TestSet/{name}")
-    with pytest.warns(UserWarning, match="3 names are left out, such as 'Thumbs.db'"):
+    with pytest.warns(UserWarning, match="2 names are left out, such as 'image_3.jpg.part'"):
         images = list_images(str(tmp_path / "TestSet"))
     assert images == [str(tmp_path / "TestSet" / name) for name in names]
 

@@ -22,6 +22,7 @@ from data.challenge import (
     read_samples,
     training_folders,
 )
+from data.pictures import files_below
 from data.submission import check_entry
 from data.views import decode
 from models.errors import UserError
@@ -32,6 +33,7 @@ from tests.corpus import check, checkpoints, images, lists, prompts, settings, w
 from tests.workplace import CLASSES, ROOT, run
 
 CORPUS = {"classes": lists.CLASSES, "train": lists.TRAIN, "labels": lists.LABELS,
+          "classes without domains": lists.CLASSES_WITHOUT_DOMAINS,
           "entries": lists.ENTRIES, "configs": settings.CONFIGS, "prompts": prompts.PROMPTS,
           "images": images.FILES, "checkpoints": checkpoints.CHECKPOINTS,
           "weights": weights.WEIGHTS, "configs beside weights": weights.CONFIGS_BESIDE}
@@ -78,6 +80,12 @@ def training_images(tmp_path_factory):
     place = tmp_path_factory.mktemp("outside") / "place"
     lists.training_images(place)
     return place
+
+
+@each(lists.CLASSES_WITHOUT_DOMAINS)
+def test_class_lists_that_may_have_no_domains(case, tmp_path):
+    check(case, tmp_path / "classes.txt",
+          lambda path: read_classes(path, None, {"animal", "food-101", "dog"}))
 
 
 @each(lists.TRAIN)
@@ -131,7 +139,15 @@ def test_images(case, tmp_path, monkeypatch):
 def test_image_names(tmp_path):
     for name in images.NAMES:
         (tmp_path / name).write_bytes(images.JPEG)
-    paths = list_images(str(tmp_path))
+    for name in images.HIDDEN_NAMES:
+        (tmp_path / name).write_bytes(images.JPEG)
+    for name in images.HIDDEN_FOLDERS:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(images.JPEG)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        paths = list_images(str(tmp_path))
+        assert sorted(files_below(str(tmp_path))) == sorted(images.NAMES)
     assert sorted(map(os.path.basename, paths)) == sorted(images.NAMES)
     for path in paths:
         images.same(decode(path), np.asarray(images.PICTURE))
@@ -176,7 +192,7 @@ def test_a_test_folder_of_everything_odd(trained, tmp_path):
     folder.mkdir()
     for case in images.FILES:
         case.write(folder / f"{case.name}.jpg")
-    for name in images.NAMES:
+    for name in (*images.NAMES, *images.HIDDEN_NAMES):
         (folder / name).write_bytes(images.PNG)
     (folder / "no rights.jpg").write_bytes(images.PNG)
     (folder / "no rights.jpg").chmod(0)

@@ -1,5 +1,7 @@
 """Text features of classes: learned context, queue, and handcrafted prompts."""
 
+import warnings
+
 import jittor as jt
 import numpy as np
 import pytest
@@ -51,6 +53,17 @@ def test_the_embeddings_it_started_from_do_not_move_with_it(small_clip):
     learner.context.update(learner.context + 1)
     jt.sync_all()
     np.testing.assert_array_equal(small_clip.token_embedding.weight.numpy(), embeddings)
+
+
+@pytest.mark.parametrize("names, n_told", [
+    (["cat", "dog"], 0), ([f"cat {'of the house ' * 20} {i}" for i in range(5)], 1),
+    ([f"{i} cat {'of the house ' * 20}" for i in range(2)], 0)])
+def test_names_alike_as_far_as_the_model_reads_are_named(small_clip, names, n_told):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        class_features(small_clip, [[f"a photo of a {name}."] for name in names])
+    said = [str(w.message) for w in caught if "alike" in str(w.message)]
+    assert len(said) == n_told and all("reads 22 tokens" in text for text in said)
 
 
 def test_the_queue_drops_its_oldest():

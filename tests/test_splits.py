@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -108,6 +109,47 @@ def test_a_bad_few_shot_choice_is_named(eurosat, write, content, message):
     assert path in str(error.value)
 
 
+def windows(path):
+    return path.replace("/", "\\")
+
+
+def test_windows_separators_are_read(eurosat, write, tmp_path):
+    expected = load_benchmark(eurosat, seed=1).train
+    split = json.loads((tmp_path / "eurosat/split_zhou_EuroSAT.json").read_text())
+    write("eurosat/split_zhou_EuroSAT.json", {
+        part: [[windows(file), label, name] for file, label, name in samples]
+        for part, samples in split.items()})
+    assert load_benchmark(eurosat, seed=1).train == expected
+    choice = rows(range(5), (5, 1))
+    given = load_benchmark(changed(eurosat, shots_file=write("a.jsonl", choice)), seed=1).train
+    written = choice.replace("/", "\\\\")
+    assert load_benchmark(changed(eurosat, shots_file=write("b.jsonl", written)),
+                          seed=1).train == given
+
+
+def test_a_file_that_is_really_called_so_comes_first(eurosat, write, tmp_path):
+    write("eurosat/2750/0\\0.jpg")
+    write("eurosat/split_zhou_EuroSAT.json", good(("0\\0.jpg", 0, "a")))
+    (sample,) = read_benchmark(eurosat).train
+    assert sample.path == str(tmp_path / "eurosat/2750/0\\0.jpg")
+
+
+def test_a_benchmark_one_folder_deeper_is_used_and_said(eurosat, tmp_path):
+    expected = [s.label for s in load_benchmark(eurosat, seed=1).train]
+    os.rename(tmp_path / "eurosat", tmp_path / "inner")
+    os.mkdir(tmp_path / "eurosat")
+    os.rename(tmp_path / "inner", tmp_path / "eurosat/eurosat")
+    with pytest.warns(UserWarning, match="what lies in .*eurosat/eurosat is used"):
+        assert [s.label for s in load_benchmark(eurosat, seed=1).train] == expected
+
+
+def test_a_pickle_of_shots_is_named_with_what_is_wanted(eurosat, tmp_path):
+    path = tmp_path / "shot_4-seed_1.pkl"
+    path.write_bytes(pickle.dumps({"train": rows([0], [1]), "val": []}))
+    with pytest.raises(UserError, match="shot_4-seed_1.pkl is a pickle.* 2SFS's .jsonl"):
+        load_benchmark(changed(eurosat, shots_file=str(path)), seed=1)
+
+
 def good(row=("0/0.jpg", 0, "a"), **parts):
     return {"train": [list(row)], "val": [], "test": [], **parts}
 
@@ -120,6 +162,7 @@ def good(row=("0/0.jpg", 0, "a"), **parts):
     (good(("0/0.jpg", 1, "a")), "labels are not 0 to 0"),
     (good(test=3), "is no split"), ("[" * 100_000, "is not JSON"),
     (good(("../../0.jpg", 0, "a")), "leaves the benchmark's folder"),
+    (good(("..\\..\\0.jpg", 0, "a")), "leaves the benchmark's folder"),
     (good(("0/none.jpg", 0, "a")), "no image .*0/none.jpg"),
 ])
 def test_a_bad_split_is_named(eurosat, write, content, message):

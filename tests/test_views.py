@@ -1,14 +1,19 @@
 """Views of images: what is cut, that it can be repeated, and files that are no images."""
 
+import io
 import math
 import random
+import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from data import formats
 from data import views as views_module
+from data.challenge import list_images
 from data.views import Views, decode, random_crop, read_ahead, view_batches
 from models.jclip.preprocess import Preprocess
 
@@ -49,7 +54,7 @@ def broken(tmp_path):
     """Paths of files that end in .jpg and cannot be decoded, by what is wrong."""
     noise(64, 64).save(tmp_path / "whole.jpg")
     jpeg = (tmp_path / "whole.jpg").read_bytes()
-    contents = {"empty": b"", "header": jpeg[:20], "truncated": jpeg[:len(jpeg) // 2],
+    contents = {"empty": b"", "header": jpeg[:20], "truncated": jpeg[:700],
                 "text": b"<html>not found</html>\n", "zeros": bytes(500)}
     paths = {name: tmp_path / f"{name}.jpg" for name in contents}
     for name, content in contents.items():
@@ -215,6 +220,87 @@ def test_a_file_that_cannot_be_decoded_is_none_and_named(broken, tmp_path, kind)
             assert read(path) is None
         assert len(caught) == 1
         assert str(caught[0].message).startswith(f"{path} cannot be decoded (")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_that_breaks_off_shows_what_is_there(tmp_path, mode, share):
+    whole = tmp_path / "whole.jpg"
+    gradient().convert(mode).save(whole)
+    content, path = whole.read_bytes(), str(tmp_path / "part.jpg")
+    (tmp_path / "part.jpg").write_bytes(content[:int(share * len(content))])
+    with pytest.warns(UserWarning) as caught:
+        found = np.asarray(decode(path))
+    assert len(caught) == 1 and str(caught[0].message).startswith(f"{path} breaks off")
+    expected = np.asarray(decode(str(whole)))
+    assert found.shape == expected.shape
+    same = (found == expected).all(axis=(1, 2))
+    n_rows = int(same.argmin())  # the first that differs
+    assert abs(n_rows / len(same) - share) < 0.25 and n_rows >= 8
+    assert (found[min(n_rows + 32, 255):] == found[-1, -1]).all()  # one colour for the rest
+
+
+def test_nothing_is_set_for_other_images_by_one_that_breaks_off(tmp_path):
+    noise(64, 64).save(tmp_path / "a.jpg")
+    noise(64, 64).save(tmp_path / "a.png")
+    for name in ("a.jpg", "a.png"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:len(content) * 3 // 4])
+    with pytest.warns(UserWarning):
+        assert decode(str(tmp_path / "a.jpg")) is not None
+        assert decode(str(tmp_path / "a.png")) is None
+    with pytest.raises(OSError):
+        Image.open(tmp_path / "a.jpg").load()
+
+
+@pytest.mark.parametrize("suffix, kind", [
+    ("jfif", "JPEG"), ("jpe", "JPEG"), ("JPE", "JPEG"), ("jp2", "JPEG2000"), ("pgm", "PPM")])
+def test_every_ending_of_a_format_is_an_images(tmp_path, suffix, kind):
+    noise(20, 30).save(tmp_path / f"image.{suffix}", kind)
+    (path,) = list_images(str(tmp_path))
+    assert decode(path).size == (20, 30)
+
+
+@pytest.fixture
+def without_packages(monkeypatch):
+    """As where neither pillow-heif nor a package for AVIF is installed."""
+    for name in ("pillow_heif", "pillow_avif"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("HEIF", "AVIF"):
+        monkeypatch.delitem(Image.OPEN, name, raising=False)
+    formats.readable_formats.cache_clear()
+    yield
+    formats.readable_formats.cache_clear()
+
+
+@pytest.mark.parametrize("brand, package", [
+    (b"heic", "pillow-heif"), (b"mif1", "pillow-heif"), (b"avif", "pillow-avif-plugin")])
+def test_a_format_that_needs_a_package_names_it(tmp_path, without_packages, brand, package):
+    path = tmp_path / "photo.jpg"  # the content tells
+    path.write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(40))
+    with pytest.warns(UserWarning, match=f"cannot be decoded .*convert .*pip install {package}"):
+        assert decode(str(path)) is None
+
+
+def test_a_package_that_is_installed_is_used(tmp_path, monkeypatch, without_packages):
+    """What pillow_heif does, with a picture of our own."""
+    def open_heif(file, name):
+        with file:
+            return Image.open(io.BytesIO(file.read()[32:]), formats=("PNG",))
+
+    def register():
+        Image.register_open("HEIF", open_heif, lambda start: start[4:12] == b"ftypheic")
+
+    Image.init()
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register))
+    noise(20, 30).save(tmp_path / "a.png")
+    (tmp_path / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic".ljust(32, b"\0")
+                                          + (tmp_path / "a.png").read_bytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode(str(tmp_path / "photo.HEIC")).size == (20, 30)
+        assert formats.needs_package("photo.HEIC") is None
 
 
 @pytest.mark.parametrize("side, decodable", [(10, True), (14, True), (20, False)])

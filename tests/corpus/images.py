@@ -104,6 +104,7 @@ FRAMES = {"save_all": True, "append_images": [GREY.convert("RGB"), PICTURE.rotat
 JPEG, PNG = saved(PICTURE, "JPEG"), saved(PICTURE, "PNG")
 WEBP, TIFF = saved(PICTURE, "WEBP"), saved(PICTURE, "TIFF")
 GIF, BMP = saved(PICTURE, "GIF"), saved(PICTURE, "BMP")
+ROWS = JPEG.index(b"\xff\xda") + 14  # where they begin, behind the header of the scan
 # A TIFF whose list of tags leads to itself.
 LOOP = b"II*\0\x08\0\0\0\0\0\x08\0\0\0"
 
@@ -128,6 +129,13 @@ FILES = [
     shows("JPEG", JPEG), shows("progressive", saved(PICTURE, "JPEG", progressive=True)),
     shows("grey JPEG", saved(GREY, "JPEG"), GREY),
     shows("CMYK JPEG", saved(PICTURE.convert("CMYK"), "JPEG")),
+    shows("a JPEG without its marker of the end", JPEG[:-2], warning="breaks off"),
+    shows("a JPEG without its last byte", JPEG[:-1], warning="breaks off"),
+    shows("a progressive JPEG without its end", saved(PICTURE, "JPEG", progressive=True)[:-20],
+          warning="breaks off"),
+    shows("a grey JPEG without its end", saved(GREY, "JPEG")[:-3], GREY, "breaks off"),
+    shows("a turned JPEG without its end", saved(PICTURE, "JPEG", exif=exif(3))[:-2],
+          Image.fromarray(UPRIGHT[3](np.asarray(PICTURE))), "breaks off"),
     shows("JPEG with more behind it", JPEG + b"PK\3\4 an archive"),
     shows("JPEG with a profile", saved(PICTURE, "JPEG", icc_profile=b"no profile")),
     shows("JPEG with a comment", saved(PICTURE, "JPEG", comment=b"\0\xff\n")),
@@ -194,7 +202,7 @@ FILES = [
           "1500 x 1000 pixels"),
     *undecodable({
         "empty": b"", "one byte": b"\xff", "the start of a JPEG": JPEG[:2],
-        "a JPEG's header": JPEG[:300], "half a JPEG": JPEG[:len(JPEG) * 3 // 4],
+        "a JPEG's header": JPEG[:300], "a JPEG up to its rows": JPEG[:ROWS],
         "a PNG's header": PNG[:33], "half a PNG": PNG[:len(PNG) // 2],
         "a PNG of noise": PNG[:45] + bytes(range(40)) + PNG[85:],
         "a PNG without rows": png(WIDTH, HEIGHT, 8, 2, b""),
@@ -224,9 +232,14 @@ FILES = [
 # Names in a folder of images; each is listed and decoded.
 NAMES = [
     "plain.jpg", "two words.jpg", " before.jpg", "熊猫.jpg", "e\u0301.jpg", "-rf.jpg", "--help.png",
-    "'quotes\".jpg", "$(true).jpg", "%s {0}.jpg", "back\\slash.jpg", "UPPER.JPG", ".hidden.jpg",
+    "'quotes\".jpg", "$(true).jpg", "%s {0}.jpg", "back\\slash.jpg", "UPPER.JPG", "x.jfif",
     "tab\t.jpg", "escape\x1b[31m.jpg", "no\u202fbreak.jpg", "\u202ert.jpg", "a.b.c.jpeg",
     "x" * 250 + ".jpg", "1" * 200 + ".jpg", "separator\u2028.jpg",
-    "\U0001f415\u200d\U0001f9ba.gif", "image 1 2 3 4 5.jpg", ".jpg"]
+    "\U0001f415\u200d\U0001f9ba.gif", "image 1 2 3 4 5.jpg", "x.jpe", "x.JP2"]
+# Hidden, or an operating system's: none is listed, and nothing is said of them.
+HIDDEN_NAMES = [".hidden.jpg", ".jpg", "._plain.jpg", ".DS_Store", "Thumbs.db", "thumbs.db",
+                "desktop.ini", "Desktop.ini", "ehthumbs.db", "Icon\r"]
+HIDDEN_FOLDERS = ["__MACOSX", ".ipynb_checkpoints", "@eaDir", "$RECYCLE.BIN",
+                  "System Volume Information", ".Trash-1000", "lost+found"]
 BAD_NAMES = ["a\nb.jpg", "a\rb.jpg", "\n.jpg", os.fsdecode("é.jpg".encode("latin-1")),
              os.fsdecode(b"\xed\xa0\x80.jpg")]

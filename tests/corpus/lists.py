@@ -76,6 +76,61 @@ CLASSES = [
     *refused("not UTF-8|not of the form|has the character", OTHER_FORMATS),
 ]
 
+def listed(*texts):
+    return "".join(f"{text} {label}\n" for label, text in enumerate(texts))
+
+
+def named(*pairs):
+    """Classes of 'domain_name', where a domain may be empty."""
+    return [ClassName(*pair.split("_")) for pair in pairs]
+
+
+DECIDES = ".*; data.domains=true .* data.domains=false"
+# Read with `read_classes`, domains None, where animal, food-101 and dog are known ones.
+CLASSES_WITHOUT_DOMAINS = [
+    # All that follows was read so before names without domains were.
+    Case("known domains", listed("Animal_cat", "ANIMAL_polar_bear", "Food-101_pie"),
+         named("Animal_cat", "ANIMAL_polar bear", "Food-101_pie")),
+    Case("one class of a known domain", listed("Dog_pug"), named("Dog_pug")),
+    Case("mostly known ones", listed("Animal_cat", "Animal_dog", "Dog_pug", "Car_van", "Car_bus"),
+         named("Animal_cat", "Animal_dog", "Dog_pug", "Car_van", "Car_bus"),
+         r"before the underscore \('Car'\) is taken as the domain" + DECIDES),
+    Case("no underscore", listed("cat", "dog", "bear"), named("_cat", "_dog", "_bear")),
+    Case("an empty domain", listed("_cat"), named("_cat")),
+    Case("domains that are shared", listed("Bird_robin", "Bird_crow", "Tool_saw", "tool_axe"),
+         named("Bird_robin", "Bird_crow", "Tool_saw", "tool_axe"),
+         r"before the underscore \('Bird', 'Tool', 'tool'\) is taken" + DECIDES),
+    Case("a domain and a plain name", listed("Animal_cat", "pebble"),
+         named("Animal_cat", "_pebble"), r"before the underscore \('Animal'\) is taken" + DECIDES),
+    # Names of two words.
+    Case("no prefix twice", listed("Polar_bear", "hot_dog", "carrot_cake", "chocolate_cake"),
+         named("_Polar bear", "_hot dog", "_carrot cake", "_chocolate cake"),
+         "4 names are kept whole, such as 'Polar bear'" + DECIDES),
+    Case("a first word that two share", listed("hot_dog", "hot_pot", "polar_bear"),
+         named("_hot dog", "_hot pot", "_polar bear"), "3 names are kept whole, such as 'hot dog'"),
+    Case("a first word that two share, and a plain name", listed("hot_dog", "hot_pot", "pizza"),
+         named("_hot dog", "_hot pot", "_pizza"), "2 names are kept whole"),
+    Case("dishes", listed(
+        "apple_pie", "chicken_curry", "chicken_wings", "chocolate_cake", "chocolate_mousse",
+        "baklava", "french_fries", "french_onion_soup", "red_velvet_cake"), named(
+        "_apple pie", "_chicken curry", "_chicken wings", "_chocolate cake", "_chocolate mousse",
+        "_baklava", "_french fries", "_french onion soup", "_red velvet cake"),
+        "8 names are kept whole, such as 'apple pie'"),
+    Case("one name", listed("polar_bear"), named("_polar bear"), "1 names are kept whole"),
+    Case("known ones among others", listed("Animal_cat", "Animal_dog", "Polar_bear", "hot_dog"),
+         named("Animal_cat", "Animal_dog", "_Polar bear", "_hot dog"),
+         r"2 names are kept whole, such as 'Polar bear', and what is before .* \('Animal'\)"),
+    Case("words that more lists hold", listed(*(f"domain{i}_x" for i in range(5))),
+         named(*(f"_domain{i} x" for i in range(5))), "5 names are kept whole"),
+    Case("numbers before a dot", listed("1.cat", "02. dog", "n02085620-pug"),
+         named("_cat", "_dog", "_pug"), "3 class names .* '1.cat' is 'cat'"),
+    Case("numbers that tell names apart", listed("1.cat", "2.cat", "3.5 t", "4.", "n02085620"),
+         named("_1.cat", "_2.cat", "_3.5 t", "_4.", "_n02085620")),
+    *refused("line 2: a class is listed twice", {
+        "whole names twice": listed("polar_bear", "Polar bear", "hot_dog")}),
+    *refused("line 1: .* has no name after the prefix", {"no name": listed("polar_", "hot_dog")}),
+]
+
 # Read with `read_samples` beside Dataset/TrainSet/A/{a, b}.jpg, whose labels are below 3.
 A, B = "Dataset/TrainSet/A/a.jpg", "Dataset/TrainSet/A/b.jpg"
 BOTH = [(A, 0), (B, 2)]
@@ -91,7 +146,12 @@ TRAIN = [
             "A/a.jpg", "./A/a.jpg", "A//a.jpg", "A/../A/a.jpg", "A/a.jpg/", "TrainSet/A/a.jpg",
             "TrainSet/TrainSet/A/a.jpg", "Dataset/TrainSet/A/a.jpg",
             "Dataset/TrainSet/TrainSet/A/a.jpg", "other/Dataset/TrainSet/A/a.jpg",
-            "TrainSet/A/../../TrainSet/A/a.jpg")}),
+            "TrainSet/A/../../TrainSet/A/a.jpg", "A\\a.jpg", "TrainSet\\A\\a.jpg", ".\\A\\a.jpg",
+            "Dataset\\TrainSet\\A\\a.jpg", "TrainSet/A\\a.jpg", "A\\..\\A\\a.jpg")}),
+    *[Case(f"of another machine: {path}", row(path), [(A, 0)], "1 paths start where nothing is")
+      for path in ("/TrainSet/A/a.jpg", "/home/x/Dataset/TrainSet/A/a.jpg", "C:/x/TrainSet/A/a.jpg",
+                   "C:\\Dataset\\TrainSet\\A\\a.jpg", "d:\\TrainSet\\TrainSet\\A\\a.jpg",
+                   "\\\\server\\x\\TrainSet\\A\\a.jpg")],
     *handled(BOTH, {
         "plain": row("A/a.jpg") + row("A/b.jpg", 2), "CRLF": "A/a.jpg 0\r\n\r\nA/b.jpg 2\r\n",
         "byte-order mark": "\ufeffA/a.jpg 0\nA/b.jpg 2", "tabs": "A/a.jpg\t0\nA/b.jpg\t2\t\n"}),
@@ -107,12 +167,16 @@ TRAIN = [
     *refused("line 1: .* leaves the data's folders", {
         f"leaving by {path[:40]}": row(path) for path in (
             "../secret.jpg", "../../secret.jpg", "A/../../../secret.jpg", "..", "/etc/hostname",
-            "TrainSet/../../secret.jpg", "../Dataset/TrainSet/A/a.jpg", "/TrainSet/A/a.jpg",
+            "TrainSet/../../secret.jpg", "../Dataset/TrainSet/A/a.jpg", "..\\secret.jpg",
+            "..\\..\\secret.jpg", "A\\..\\..\\..\\secret.jpg", "C:\\secret.jpg", "\\etc\\hostname",
+            "\\\\server\\a.jpg", "/TrainSet/../etc/hostname",
+            "C:\\x\\TrainSet\\..\\..\\..\\secret.jpg",
             "../TrainSet/A/a.jpg", "../" * 5000 + "etc/hostname", "//etc/hostname")}),
     *refused("line 1: no image", {
         f"missing: {name[:40]}": row(name) for name in (
             "A/none.jpg", "A", "A/gone.jpg", "A/loop.jpg", "A/A.JPG", "A/pipe.jpg", "*.jpg",
-            "http://example.org/a.jpg", "~/a.jpg", "$HOME/a.jpg", "A\\a.jpg", "'A/a.jpg'",
+            "http://example.org/a.jpg", "~/a.jpg", "$HOME/a.jpg", "A\\none.jpg", "'A/a.jpg'",
+            "/x/TrainSet/A/none.jpg", "C:\\TrainSet\\A\\none.jpg",
             "x" * 5000, "A/" * 2000 + "a.jpg", "secret.jpg", "A/TrainSet/../secret.jpg", "file:///etc/hostname")}),
     *refused(r"line 2: label \d+ is outside the class list \(0 to 2\)", {
         "label outside": row("A/a.jpg") + row("A/b.jpg", 3),
