@@ -13,6 +13,7 @@ from data.challenge import (
     ClassName,
     Sample,
     data_folder,
+    data_path,
     few_shot,
     find_image,
     numbered_lines,
@@ -100,8 +101,8 @@ def read_benchmark(settings):
     Raises:
         UserError: a file that is missing or of another form.
     """
+    path = data_path(settings, "split")
     root = data_folder(settings.root, settings.split)
-    path = os.path.join(root, settings.split)
     images = os.path.normpath(os.path.join(root, settings.split_images))
     kind = os.path.basename(path)
     if kind == "variants.txt":

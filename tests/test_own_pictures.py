@@ -55,6 +55,21 @@ def test_training_names_its_folder_and_keeps_what_testing_needs(place):
     assert saved["modes"].shape == saved["tuned_modes"].shape == (6, SMALL.embed_dim)
 
 
+def test_training_goes_on_with_what_can_be_read_and_says_what_cannot(place, tmp_path):
+    shutil.copytree(place / "mine", tmp_path / "spoilt")
+    first = np.random.RandomState([1, 1]).permutation(5)[0]  # label 1's first shot
+    (tmp_path / "spoilt" / "red_fox" / f"{first}.jpg").write_bytes(b"no picture")
+    (tmp_path / "spoilt" / "empty").mkdir()
+    (tmp_path / "spoilt" / "red_fox" / "._1.jpg").write_bytes(b"of a Mac")
+    done = run(place, "train.py", "--images", tmp_path / "spoilt", *FAST, "--stage", "1",
+               f"output.checkpoint_dir={tmp_path / 'weights'}")
+    said = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(said) == 3 and "1 folders hold no image and are no classes: 'empty'" in said[0]
+    assert f"red_fox/{first}.jpg cannot be decoded" in said[1]
+    assert "1 training images that cannot be decoded are replaced" in said[2]
+    assert "3 base classes with 6 images" in done.stderr
+
+
 def test_a_run_on_other_pictures_of_that_name_is_kept(place):
     os.makedirs(place / "elsewhere")
     shutil.copytree(place / "mine", place / "elsewhere" / "mine")

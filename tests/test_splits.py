@@ -175,6 +175,8 @@ def test_a_bad_split_is_named(eurosat, write, content, message):
 def test_a_missing_split_and_an_unknown_setting_are_named(eurosat):
     with pytest.raises(UserError, match="cannot read .*none.json"):
         load_benchmark(changed(eurosat, split="none.json"), seed=1)
+    with pytest.raises(UserError, match="did you mean data.split=split_zhou_EuroSAT.json"):
+        load_benchmark(changed(eurosat, split="split_zhou_DTD.json"), seed=1)
     with pytest.raises(UserError, match="data.setting is 'few'.*all-to-all, base-to-new"):
         load_benchmark(changed(eurosat, setting="few"), seed=1)
 
