@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from configs import SAMPLE
 from configs.command_line import Parser
 from configs.places import home
 from data.challenge import ClassName
@@ -63,10 +64,13 @@ def is_sample(settings):
 
 
 def to_draw(settings):
-    """{'data.root': folder to write to} where the sample set is still to be drawn, else {}."""
+    """Where the sample set is still to be drawn, for `configs.places.require_writable`; {} if not.
+
+    data.root alone would choose the challenge's config.
+    """
     if not is_sample(settings) or _is_drawn(settings.root):
         return {}
-    return {"data.root": os.path.dirname(os.path.abspath(settings.root))}
+    return {f"--config {SAMPLE} data.root": os.path.dirname(os.path.normpath(settings.root))}
 
 
 def ensure_sample(root, n_processes=2):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks import same_labels
 from configs import SAMPLE, load_config
-from data.challenge import ClassName, list_images, load_challenge, read_labels
+from data.challenge import ClassName, list_images, load_challenge, read_classes, read_labels
 from data.painting import COLOURS, PAINTING, SKETCH, random_colours
 from data.sample import (
     N_TEST,
@@ -20,10 +20,12 @@ from data.sample import (
     NEW_DOMAIN,
     SIZE,
     class_name,
+    class_names,
     contact_sheet,
     ensure_sample,
     picture,
     sample_classes,
+    to_draw,
 )
 from data.world import DOMAINS, draw
 from models.errors import UserError
@@ -62,6 +64,15 @@ def test_the_sample_set_has_the_challenges_layout(root):
     assert (counts == N_TEST).all()
     with Image.open(paths[0]) as image:
         assert image.size == (SIZE, SIZE)
+
+
+def test_its_classes_are_known_before_it_is_drawn(root, tmp_path):
+    assert class_names() == read_classes(os.path.join(root, "classes.txt"))
+    assert to_draw(settings(root)) == {}
+    new = str(tmp_path / "new" / "Dataset")
+    assert list(to_draw(settings(new)).values()) == [os.path.dirname(new)]
+    others = load_config(os.path.join(ROOT, SAMPLE), [f"data.root={new}", "data.images=mine"])
+    assert to_draw(others.data) == {}  # own pictures are the data set
 
 
 def test_training_and_test_pictures_differ():
@@ -146,6 +157,21 @@ def test_the_set_can_be_drawn_from_the_command_line(root, tmp_path):
     assert done.returncode == 0, done.stderr
     with Image.open(sheet) as image:
         assert image.size == (12 * SIZE, len(DOMAINS) * SIZE)
+
+
+@pytest.mark.parametrize("script, arguments, words", [
+    ("train.py", ["clip.weights=none.pkl"], ["none.pkl"]),
+    ("train.py", ["aux.weights=none.pkl"], ["none.pkl"]),
+    ("train.py", ["prompts.dir=none"], ["prompts.dir"]),
+    ("test.py", ["lora.rank=2"], ["lora.rank: 4 when trained, 2 now"]),
+    ("test.py", ["--labels", "none.txt"], ["none.txt"])])
+def test_it_is_drawn_when_nothing_else_is_wrong(tmp_path, script, arguments, words):
+    done = subprocess.run([sys.executable, os.path.join(ROOT, script), *arguments], cwd=tmp_path,
+                          capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and last.startswith("error: ") and os.listdir(tmp_path) == []
+    for word in words:
+        assert word in last
 
 
 def test_two_runs_give_the_same_bytes_whatever_the_number_of_threads(root, tmp_path):
