@@ -143,7 +143,9 @@ def test_classes_with_no_picture_to_spare_leave_the_probabilities_as_they_are(pl
     ("test.py", ["--run", "nowhere", "--images", "others"], ["nowhere/head.pkl", "train.py"]),
     ("test.py", ["--images", "others", "--output", "r.csv"], ["r.csv"]),
     ("test.py", ["--images", "others", "lora.rank=2"], ["lora.rank: 4 when trained, 2 now"]),
+    ("test.py", ["--run=~/nowhere"], [os.path.expanduser("~/nowhere/head.pkl")]),
     ("predict.py", ["none.jpg"], ["none.jpg"]),
+    ("predict.py", ["others"], ["others is a folder", "test.py --images others"]),
     ("predict.py", ["new.txt", "others/loose.png"], ["1 of 2 images cannot be decoded"]),
 ])
 def test_a_mistake_ends_in_one_line(place, script, arguments, words):

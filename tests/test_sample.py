@@ -99,8 +99,12 @@ def test_the_same_pictures_are_drawn_by_any_number_of_processes(root, tmp_path):
     assert os.path.exists(gone) and not os.path.exists(kept)
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
+@pytest.mark.parametrize("version", [None, "1", "1.0", b"\xff"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, version):
     (tmp_path / "photo.jpg").write_bytes(b"mine")
+    if version is not None:  # many a data set has such a file
+        (tmp_path / "version.txt").write_bytes(
+            version if isinstance(version, bytes) else version.encode())
     with pytest.raises(UserError, match="something else"):
         ensure_sample(str(tmp_path))
     assert (tmp_path / "photo.jpg").read_bytes() == b"mine"
