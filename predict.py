@@ -36,6 +36,8 @@ def main():
     # An image is judged by itself.
     overrides = [*arguments.overrides, "transduction.mode=none"]
     for path in paths:
+        if os.path.isdir(path):
+            raise UserError(f"{path} is a folder; name its images, or test.py --images {path}")
         if not os.path.isfile(path):
             raise UserError(f"no image {path}")
     run = arguments.run

@@ -55,7 +55,7 @@ def choose_config(overrides=(), needs=NEEDS):
     if "weights" in needs and not (os.path.exists(beside_scripts(weights))
                                    or weights in jclip.available_models()):
         missing.insert(0, weights)
-        there += [f"clip.weights={name}" for name in visible_names(".")
+        there += [f"clip.weights={name}" for name in sorted(visible_names("."))
                   if name.endswith(_WEIGHTS)][:1]
     if missing:
         others = f", or set {' '.join(there)}, which is there" if there else ""

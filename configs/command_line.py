@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
     Options are written whole: a shortened one could be `--restart`, and cost hours of work.
     """
 
-    def __init__(self, description, prog=None):
+    def __init__(self, description=None, prog=None):
         super().__init__(prog=prog, description=description, allow_abbrev=False)
         self._takes_settings = False
 
@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--config", type=home, metavar="FILE",
                           help="YAML file of settings; by default what is here decides")
         self.add_argument("words", nargs="*", metavar=f"{paths} key=value".strip(),
-                          help="settings (configs/default.yaml), and paths where it takes some")
+                          help=f"{paths and 'paths, and '}settings of configs/default.yaml")
 
     def read(self, words=None):
         """The arguments; with settings also `config`, `overrides`: list, and `paths`: list.
@@ -49,6 +49,7 @@ class Parser(argparse.ArgumentParser):
         words = sys.argv[1:] if words is None else list(words)
         arguments, unknown = self.parse_known_intermixed_args(words)
         if unknown:
+            unknown = [word for word in unknown if word.startswith("-")] or unknown
             raise UserError("; ".join(self._explained(word, words) for word in unknown))
         if self._takes_settings:
             configs = [arguments.config] if arguments.config is not None else []

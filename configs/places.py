@@ -32,9 +32,9 @@ def require_writable(folders):
     Raises:
         UserError: names all that cannot be written, and what moves each.
     """
-    closed = {by: folder for by, folder in folders.items() if not _can_be_written(folder)}
+    closed = {by: folder or "." for by, folder in folders.items() if not _can_be_written(folder)}
     if closed:
-        cures = (f"{by} FILE" if by.startswith("-") else f"{by}=FOLDER" for by in closed)
+        cures = (f"{by} FILE" if by == "--output" else f"{by}=FOLDER" for by in closed)
         raise UserError(f"cannot write to {', '.join(dict.fromkeys(closed.values()))}; make that "
                         f"writable, or name another place: {' '.join(cures)}")
 

@@ -141,5 +141,5 @@ def by_logit(logits):
 
 
 def percent(share):
-    """A share in percent, as text."""
-    return f"{100 * share:.2f}"
+    """A share in percent, as text; a dash where there is none."""
+    return "–" if np.isnan(share) else f"{100 * share:.2f}"

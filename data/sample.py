@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from configs import SAMPLE
 from configs.command_line import Parser
 from configs.places import home
 from data.challenge import ClassName
@@ -63,10 +64,13 @@ def is_sample(settings):
 
 
 def to_draw(settings):
-    """{'data.root': folder to write to} where the sample set is still to be drawn, else {}."""
+    """Where the sample set is still to be drawn, for `configs.places.require_writable`; {} if not.
+
+    data.root alone would choose the challenge's config.
+    """
     if not is_sample(settings) or _is_drawn(settings.root):
         return {}
-    return {"data.root": os.path.dirname(os.path.abspath(settings.root))}
+    return {f"--config {SAMPLE} data.root": os.path.dirname(os.path.normpath(settings.root))}
 
 
 def ensure_sample(root, n_processes=2):
@@ -81,8 +85,7 @@ def ensure_sample(root, n_processes=2):
     """
     if _is_drawn(root):
         return
-    if (os.path.isdir(root) and os.listdir(root)
-            and not os.path.isfile(os.path.join(root, VERSION_NAME))):
+    if os.path.isdir(root) and os.listdir(root) and not _is_ours(root):
         raise UserError(f"{root} holds something else than the sample set; move it away, or set "
                         "data.root to a new folder")
     temporary = f"{os.path.normpath(root)}.{os.getpid()}.tmp"
@@ -101,12 +104,23 @@ def ensure_sample(root, n_processes=2):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _is_drawn(root):
+def _version(root):
+    """What a folder's version file says; None without one."""
     try:
         with open(os.path.join(root, VERSION_NAME), encoding="utf-8") as file:
-            return file.read().strip() == VERSION
+            return file.read().strip()
     except (OSError, UnicodeDecodeError):
-        return False
+        return None
+
+
+def _is_drawn(root):
+    return _version(root) == VERSION
+
+
+def _is_ours(root):
+    """Whether an earlier version of the sample set was drawn there, which may be removed."""
+    return (_version(root) or "").isdigit() and all(
+        os.path.exists(os.path.join(root, name)) for name in ("TrainSet", "TestSetB", "labels.txt"))
 
 
 def _write(root, n_processes):

@@ -140,24 +140,24 @@ def refuse_other_pictures(folder, images):
 def trained_folder(output):
     """The folder of the weights to test with: one's own, else the shipped ones.
 
-    Where a config has shipped weights, a line on stderr says which are taken, and a warning tells
-    of a training of one's own that has not come to its end.
+    Where a config has shipped weights, a line on stderr says which are taken. A warning tells of a
+    training that has not come to its end.
 
     Args:
         output: the config's section.
     """
     own, shipped = output.checkpoint_dir, output.shipped_dir
+    finished, stage_1, begun = (os.path.exists(os.path.join(own, name)) for name in (
+        "head.pkl", "prompt_lora.pkl", "unfinished"))
+    if begun or stage_1 and not finished:
+        warnings.warn(f"a training in {own} has not come to its end; run train.py again to finish "
+                      "it", stacklevel=2)
     if shipped is None:
         return own
-    shipped = beside_scripts(shipped)
-    if os.path.isfile(os.path.join(own, "head.pkl")):
-        print(f"{own}: the weights of your own training", file=sys.stderr, flush=True)
-        return own
-    if any(os.path.exists(os.path.join(own, name)) for name in ("prompt_lora.pkl", "unfinished")):
-        warnings.warn(f"the training in {own} is not finished; run train.py again, and its weights "
-                      "are taken", stacklevel=2)
-    print(f"{shipped}: the shipped weights, as {own} has none", file=sys.stderr, flush=True)
-    return shipped
+    taken, what = (own, "the weights of your own training") if finished else (
+        beside_scripts(shipped), f"the shipped weights, as {own} has none")
+    print(f"{taken}: {what}", file=sys.stderr, flush=True)
+    return taken
 
 
 def last_own_run():

@@ -11,11 +11,10 @@ import warnings
 
 from models import parallel
 
-_CURES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room",
-          errno.EACCES: "make it writable, or name another place",
-          errno.EPERM: "make it writable, or name another place",
-          errno.EROFS: "make it writable, or name another place",
-          errno.ENOENT: "put it back"}
+_UNWRITABLE = ("make it writable, or name another place (output.cache_dir, output.checkpoint_dir, "
+               "--output)")
+_CURES = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EACCES: _UNWRITABLE,
+          errno.EPERM: _UNWRITABLE, errno.EROFS: _UNWRITABLE, errno.ENOENT: "put it back"}
 # What the loader says of a compiled kernel that is not whole; Jittor compiles it again.
 _HALF_WRITTEN = ("invalid ELF header", "file too short")
 

@@ -7,8 +7,15 @@ import pytest
 import yaml
 
 import configs
-from configs import COMPETITION, SAMPLE, differences, format_config, load_config
-from configs.choice import config_path
+from configs import (
+    COMPETITION,
+    SAMPLE,
+    differences,
+    format_config,
+    load_config,
+    places,
+)
+from configs.choice import choose_config, config_path
 from models.errors import UserError
 
 FOLDER = os.path.dirname(os.path.abspath(configs.__file__))
@@ -148,18 +155,41 @@ def test_a_key_outside_the_sections_can_be_overridden():
 # Refusals
 
 
-@pytest.mark.parametrize("override, unknown, nearest", [
+@pytest.mark.parametrize("override, unknown, meant", [
     ("lora.rnak=4", "lora.rnak", "lora.rank"),
-    ("laro.rank=4", "laro", "lora"),
-    ("promts.dir=x", "promts", "prompts"),
+    ("laro.rank=4", "laro.rank", "lora.rank"),
+    ("LORA.RANK=4", "LORA.RANK", "lora.rank"),
+    ("lora_rank=4", "lora_rank", "lora.rank"),
+    ("rank=4", "rank", "lora.rank"),
+    ("rnak=4", "rnak", "lora.rank"),
+    ("model.rank=4", "model.rank", "lora.rank"),
+    ("shots=8", "shots", "data.shots"),
+    ("n_shots=8", "n_shots", "data.shots"),
+    ("promts.dir=x", "promts.dir", "prompts.dir"),
     ("data.train_lst=x", "data.train_lst", "data.train_list"),
-    ("Seed=1", "Seed", "seed"),
+    ("SEED=1", "SEED", "seed"),
+    ("num_workers=1", "num_workers", "workers"),
+    ("weights=x", "weights", "clip.weights or aux.weights"),
+    ("batch_size=4", "batch_size", "train.batch_size or test.batch_size"),
+    ("batch-size=4", "batch-size", "train.batch_size or test.batch_size"),
+    ("tran.batch_size=4", "tran.batch_size", "train.batch_size or test.batch_size"),
+    ("lr=1e-4", "lr", "prompt.lr, lora.lr or aux.lr"),
+    ("epoch=1", "epoch", "prompt.epochs, train.epochs, head.epochs or aux.epochs"),
+    ("fusions=1", "fusions", "fusion.tuned_text, fusion.zero_shot_text or fusion.head"),
 ])
-def test_an_unknown_key_is_named_with_the_nearest(override, unknown, nearest):
+def test_an_unknown_key_is_named_with_those_that_may_be_meant(override, unknown, meant):
     message = refusal(None, [override])
     assert f"unknown config key '{unknown}'" in message
-    assert message.endswith(f"did you mean {nearest}?")
+    assert message.endswith(f"did you mean {meant}?")
     assert "command line" in message
+
+
+def test_a_key_like_no_other_is_told_where_all_are():
+    assert refusal(None, ["gpu=0"]).endswith("configs/default.yaml has them all")
+
+
+def test_a_dotted_key_in_a_file_is_told_how_to_write_it(config_file):
+    assert "write 'lora: {rank: …}'" in refusal(config_file("lora.rank: 2\n"))
 
 
 def test_an_unknown_key_of_a_file_is_named_with_the_file(config_file):
@@ -201,6 +231,11 @@ def test_a_wrong_type_in_a_file_is_named_with_the_file(config_file):
     ("=3", "unknown config key ''"),
     ("lora.params=[q", "'lora.params=[q': the value is not YAML"),
     ("prompt.init=a photo: of: a", "the value is not YAML"),
+    ("photos", "did you mean --config configs/photos.yaml?"),
+    ("configs/photo", "did you mean --config configs/photos.yaml?"),
+    ("rank", "write lora.rank=VALUE, without spaces"),
+    ("lora.rank", "write lora.rank=VALUE, without spaces"),
+    (FOLDER, f"own pictures are named with --images {FOLDER}"),
 ])
 def test_an_override_of_another_form_is_refused(override, message):
     assert message in refusal(None, [override])
@@ -223,12 +258,76 @@ def test_a_missing_file_is_named(tmp_path):
         assert f"cannot read the config {path}" in refusal(path)
 
 
+def test_a_config_is_found_beside_the_scripts_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config(SAMPLE).data.sample
+    assert "did you mean --config configs/photos.yaml?" in refusal("photos")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / SAMPLE).write_text("seed: 5\n")  # one's own in the working folder wins
+    assert load_config(SAMPLE).to_dict() == load_config(None, ["seed=5"]).to_dict()
+
+
+# Paths
+
+
+def value_of(config, key):
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def test_every_setting_that_holds_a_path_is_known_as_one():
+    assert configs.PATHS <= set(configs.all_keys())
+    words = {"root", "dir", "weights", "images", "classes", "split", "list", "file", "labels"}
+    assert configs.PATHS >= {key for key in configs.all_keys() if words & set(
+        key.rpartition(".")[2].split("_"))}
+
+
+@pytest.mark.parametrize("key", sorted(configs.PATHS))
+def test_a_path_may_begin_at_the_home_folder(config_file, monkeypatch, key):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert value_of(load_config(None, [f"{key}=~/a b/x.pkl"]), key) == "/home/somebody/a b/x.pkl"
+    assert value_of(load_config(None, [f"{key}='~/x'"]), key) == "/home/somebody/x"
+    assert value_of(load_config(None, [f"{key}=a/~/x~"]), key) == "a/~/x~"
+    section, _, name = key.partition(".")
+    path = config_file(f"{section}: {{{name}: ~/x}}")
+    if key in configs._IN_ROOT:
+        assert "leaves data.root" in refusal(path)
+    else:
+        assert value_of(load_config(path), key) == "/home/somebody/x"
+
+
+def test_a_home_folder_of_another_user_is_found():
+    root = os.path.expanduser("~root")
+    assert load_config(None, ["data.root=~root/x"]).data.root == f"{root}/x"
+    assert load_config(None, ["data.root=~"]).data.root == os.path.expanduser("~")
+    assert load_config(None, ["data.root=~no such user/x"]).data.root == "~no such user/x"
+
+
+@pytest.mark.parametrize("path", ["2750", "2024-01-01", "on", "a #2", "a: b", "[x]", "!x", "*x",
+                                  "C:\\x", "1e3", "ümlaut/大熊猫"])
+def test_the_command_line_takes_a_path_as_it_is(path):
+    assert load_config(None, [f"data.root={path}"]).data.root == path
+    assert load_config(None, [f"data.labels= {path} "]).data.labels == path
+
+
+@pytest.mark.parametrize("text", ["", "null", "~"])
+def test_a_path_may_be_left_out_where_null_means_that(text):
+    assert load_config(None, [f"data.labels={text}"]).data.labels is None
+
+
+@pytest.mark.parametrize("override", ["data.root=", "data.root=null", "data.root=''",
+                                      "data.labels=' '"])
+def test_an_empty_path_is_refused(override):
+    assert override.partition("=")[0] in refusal(None, [override])
+
+
 def test_positions_may_be_block_numbers():
     assert load_config(None, ["lora.positions=[0, 11]"]).lora.positions == [0, 11]
 
 
 def test_a_date_that_does_not_exist_is_refused(config_file):
-    refusal(None, ["output.cache_dir=2024-13-45"])
+    refusal(None, ["prompt.init=2024-13-45"])
     refusal(config_file("output:\n  cache_dir: 2024-13-45\n"))
 
 
@@ -278,7 +377,7 @@ def fill(folder, *names):
         if name.endswith("/"):
             path.mkdir(parents=True)
         else:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("")
 
 
@@ -306,6 +405,72 @@ def test_half_of_the_data_is_an_error_that_names_the_other_half(empty_folder, mi
         config_path(None)
     named = str(error.value).partition("but ")[2].partition(" missing")[0]
     assert named == missing.rstrip("/")
+
+
+CLASSES_B = tuple(name.replace("classes.txt", "classes_b.txt") for name in WHOLE)
+
+
+@pytest.mark.parametrize("there, overrides", [
+    ((*WHOLE[1:], "other.pkl"), ["clip.weights=other.pkl"]),
+    (WHOLE[1:], ["clip.weights=ViT-B/32"]),  # a name, which is downloaded
+    (CLASSES_B, ["data.classes=classes_b.txt"]),
+    ((*WHOLE[:-1], "Dataset/TestSetA/"), ["data.test_dir=TestSetA"]),
+    ((*WHOLE[:-1], "elsewhere/"), ["data.test_dir=../elsewhere"]),
+    (("ViT-B-32.pkl", "Dataset/split.json"), ["data.split=split.json"]),
+    ([name.replace("Dataset", "else where") for name in WHOLE], ["data.root=else where"]),
+    ([name.replace("Dataset", "Dataset/Dataset") for name in WHOLE], []),
+])
+def test_the_settings_that_will_count_choose_the_config(empty_folder, there, overrides):
+    fill(empty_folder, *there)
+    assert config_path(None, overrides) == COMPETITION
+
+
+@pytest.mark.parametrize("needs, missing", [
+    (("weights", "train"), ["Dataset/TestSetB/"]),
+    (("weights", "test"), ["Dataset/TrainSet/", "Dataset/train.txt"]),
+    (("test",), ["ViT-B-32.pkl", "Dataset/TrainSet/", "Dataset/train.txt"]),
+    (("weights",), ["Dataset/TestSetB/", "Dataset/TrainSet/", "Dataset/classes.txt"])])
+def test_what_a_script_does_not_read_need_not_be_there(empty_folder, needs, missing):
+    fill(empty_folder, *(name for name in WHOLE if name not in missing))
+    assert config_path(None, (), needs) == COMPETITION
+
+
+@pytest.mark.parametrize("there, cure", [
+    (CLASSES_B, "data.classes=classes_b.txt"),
+    ((*WHOLE[:-1], "Dataset/TestSetA/"), "data.test_dir=TestSetA"),
+    ((*WHOLE[1:], "ViT-B-32.pt"), "clip.weights=ViT-B-32.pt")])
+def test_what_may_be_meant_instead_is_named(empty_folder, there, cure):
+    fill(empty_folder, *there)
+    with pytest.raises(UserError, match=f"missing.*set {cure}"):
+        config_path(None)
+    assert config_path(None, [cure]) == COMPETITION
+
+
+@pytest.mark.parametrize("there", [(), ("elsewhere/",), ("elsewhere/.DS_Store",)])
+def test_the_sample_set_is_not_drawn_into_a_folder_that_the_command_line_names(
+        empty_folder, there):
+    fill(empty_folder, *there)
+    with pytest.raises(UserError, match="no data in data.root=elsewhere.*--config"):
+        config_path(None, ["data.root=elsewhere"])
+
+
+def test_own_pictures_are_no_setting(empty_folder):
+    with pytest.raises(UserError, match="--images mine"):
+        config_path(None, ["data.images=mine"])
+
+
+def test_data_beside_the_scripts_are_named_from_another_folder(empty_folder, monkeypatch):
+    monkeypatch.setattr(places, "MAIN_FOLDER", str(empty_folder / "project"))
+    fill(empty_folder, "project/Dataset/classes.txt")
+    path, why = choose_config()
+    assert path.endswith("sample.yaml")
+    assert why.endswith(f"set data.root={empty_folder / 'project' / 'Dataset'}")
+
+
+def test_another_projects_config_is_not_chosen(empty_folder):
+    (empty_folder / "configs").mkdir()
+    (empty_folder / SAMPLE).write_text("other: 1\n")
+    assert config_path(None) == os.path.join(FOLDER, "sample.yaml")
 
 
 def test_a_named_config_is_taken_whatever_is_there(empty_folder, capsys):

@@ -140,6 +140,12 @@ def test_classes_with_no_picture_to_spare_leave_the_probabilities_as_they_are(pl
                "--output", tmp_path / "r.txt")
     before, after = done.stdout.split("bins) ")[1].split(" before, ")
     assert after.startswith(f"{before} after temperature 1.00")
+    # All classes are base ones, and there is no score to tell base from new by.
+    with open(tmp_path / "r.csv", newline="") as file:
+        assert {row["base_score"] for row in csv.DictReader(file)} == {""}
+    written = (tmp_path / "log.jsonl").read_text() + (tmp_path / "report.html").read_text("utf-8")
+    assert "Infinity" not in written and "NaN" not in written
+    assert "nan" not in done.stdout and "inf" not in done.stdout
 
 
 @pytest.mark.parametrize("script, arguments, words", [
@@ -152,7 +158,9 @@ def test_classes_with_no_picture_to_spare_leave_the_probabilities_as_they_are(pl
     ("test.py", ["--run", "nowhere", "--images", "others"], ["nowhere/head.pkl", "train.py"]),
     ("test.py", ["--images", "others", "--output", "r.csv"], ["r.csv"]),
     ("test.py", ["--images", "others", "lora.rank=2"], ["lora.rank: 4 when trained, 2 now"]),
+    ("test.py", ["--run=~/nowhere"], [os.path.expanduser("~/nowhere/head.pkl")]),
     ("predict.py", ["none.jpg"], ["none.jpg"]),
+    ("predict.py", ["others"], ["others is a folder", "test.py --images others"]),
     ("predict.py", ["new.txt", "others/loose.png"], ["1 of 2 images cannot be decoded"]),
 ])
 def test_a_mistake_ends_in_one_line(place, script, arguments, words):

@@ -1,7 +1,9 @@
 """The page of a run, in text and as a headless Chromium draws it."""
 
+import json
 import re
 
+import numpy as np
 import pytest
 
 from models.errors import UserError
@@ -69,6 +71,51 @@ def test_few_images_have_a_page_too(n_images, right):
         record["scores"][:] = 0.5
     page = re.sub(r'"data:image[^"]*"', "", run_page("few", record, []))
     assert re.findall(r"<h2>(.*?)</h2>", page) == SECTIONS and "nan" not in page
+
+
+@pytest.mark.parametrize("still, drawn", [
+    (("head",), 3), (("prompt", "lora"), 3), (("prompt", "lora", "head"), 2)])
+@pytest.mark.filterwarnings("error")
+def test_a_part_that_has_not_moved_is_left_out_of_the_paces(tmp_path, still, drawn):
+    """As the head of one epoch, or a part with a learning rate of 0."""
+    folder = write_run(tmp_path)
+    lines = [{**line, **{f"moved_{part}": 0.0 for part in still if f"moved_{part}" in line}}
+             for line in map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())]
+    page = run_page("run", None, lines)
+    assert page.count("<svg") == drawn and ("The paces" in page) == (len(still) < 3)
+    paces = page.partition("The paces")[2]
+    for part, name in (("prompt", "prompt"), ("lora", "LoRA"), ("head", "head")):
+        assert (f">{name}<" in paces) == (part not in still and len(still) < 3), name
+    assert "nan" not in re.sub(r'"data:image[^"]*"', "", page) and folder
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_ablation_in_which_nothing_is_right_has_a_page():
+    record = example_record()
+    for _, shares in record["ablation"]:
+        shares.update({name: 0.0 for name in shares})
+    assert "What each part adds" in run_page("run", record, [])
+
+
+def test_without_new_classes_the_page_has_no_number_that_is_none():
+    record = example_record()
+    old = record["labels"] < 4
+    record.update(classes=record["classes"][:4], scores=np.full(old.sum(), np.inf, np.float32),
+                  threshold=np.inf, taken_for_base=np.ones(old.sum(), bool), crops=[], pictures={},
+                  names=record["names"][:old.sum()])
+    for name in ("labels", "rankings", "base_label", "new_label", "zero_shot_label", "confidence",
+                 "plain_confidence"):
+        record[name] = np.minimum(record[name][old], 3)
+    for _, shares in record["ablation"]:
+        shares.update({name: np.nan for name in ("new", "new of all", "H")})
+    page = run_page("run", record, [])
+    assert not re.search(r"\b(inf|nan)\b", page, re.IGNORECASE)
+
+
+def test_the_parameters_are_shown():
+    page = run_page("run", {**example_record(), "parameters": {"CLIP": 1234567, "total": 1234568}},
+                    [])
+    assert "1,234,567" in page and "parameters, total" in page and "1,234,568" in page
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

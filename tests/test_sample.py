@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks import same_labels
 from configs import SAMPLE, load_config
-from data.challenge import ClassName, list_images, load_challenge, read_labels
+from data.challenge import ClassName, list_images, load_challenge, read_classes, read_labels
 from data.painting import COLOURS, PAINTING, SKETCH, random_colours
 from data.sample import (
     N_TEST,
@@ -20,10 +20,12 @@ from data.sample import (
     NEW_DOMAIN,
     SIZE,
     class_name,
+    class_names,
     contact_sheet,
     ensure_sample,
     picture,
     sample_classes,
+    to_draw,
 )
 from data.world import DOMAINS, draw
 from models.errors import UserError
@@ -64,6 +66,15 @@ def test_the_sample_set_has_the_challenges_layout(root):
         assert image.size == (SIZE, SIZE)
 
 
+def test_its_classes_are_known_before_it_is_drawn(root, tmp_path):
+    assert class_names() == read_classes(os.path.join(root, "classes.txt"))
+    assert to_draw(settings(root)) == {}
+    new = str(tmp_path / "new" / "Dataset")
+    assert list(to_draw(settings(new)).values()) == [os.path.dirname(new)]
+    others = load_config(os.path.join(ROOT, SAMPLE), [f"data.root={new}", "data.images=mine"])
+    assert to_draw(others.data) == {}  # own pictures are the data set
+
+
 def test_training_and_test_pictures_differ():
     seen = {picture(5, i).tobytes() for i in range(N_TRAIN + N_TEST)}
     assert len(seen) == N_TRAIN + N_TEST
@@ -88,8 +99,12 @@ def test_the_same_pictures_are_drawn_by_any_number_of_processes(root, tmp_path):
     assert os.path.exists(gone) and not os.path.exists(kept)
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
+@pytest.mark.parametrize("version", [None, "1", "1.0", b"\xff"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, version):
     (tmp_path / "photo.jpg").write_bytes(b"mine")
+    if version is not None:  # many a data set has such a file
+        (tmp_path / "version.txt").write_bytes(
+            version if isinstance(version, bytes) else version.encode())
     with pytest.raises(UserError, match="something else"):
         ensure_sample(str(tmp_path))
     assert (tmp_path / "photo.jpg").read_bytes() == b"mine"
@@ -146,6 +161,21 @@ def test_the_set_can_be_drawn_from_the_command_line(root, tmp_path):
     assert done.returncode == 0, done.stderr
     with Image.open(sheet) as image:
         assert image.size == (12 * SIZE, len(DOMAINS) * SIZE)
+
+
+@pytest.mark.parametrize("script, arguments, words", [
+    ("train.py", ["clip.weights=none.pkl"], ["none.pkl"]),
+    ("train.py", ["aux.weights=none.pkl"], ["none.pkl"]),
+    ("train.py", ["prompts.dir=none"], ["prompts.dir"]),
+    ("test.py", ["lora.rank=2"], ["lora.rank: 4 when trained, 2 now"]),
+    ("test.py", ["--labels", "none.txt"], ["none.txt"])])
+def test_it_is_drawn_when_nothing_else_is_wrong(tmp_path, script, arguments, words):
+    done = subprocess.run([sys.executable, os.path.join(ROOT, script), *arguments], cwd=tmp_path,
+                          capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and last.startswith("error: ") and os.listdir(tmp_path) == []
+    for word in words:
+        assert word in last
 
 
 def test_two_runs_give_the_same_bytes_whatever_the_number_of_threads(root, tmp_path):

@@ -1,7 +1,10 @@
 """train.py and test.py as users run them, on a tiny set of coloured squares."""
 
+import contextlib
 import csv
 import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +14,9 @@ import pytest
 import yaml
 
 from models.jclip.weights import read_pickle, write_pickle
+from models.parameter_count import in_words
 from runs.log import read_log
+from runs.record import read_record
 from tests.workplace import N_BASE, ROOT, random_weights, run
 
 
@@ -93,6 +98,53 @@ def test_a_run_leaves_its_log_and_its_page(trained, tmp_path):
     assert "No labels" in (weights / "report.html").read_text(encoding="utf-8")
 
 
+def test_shipped_weights_stay_as_they_are(trained, tmp_path):
+    folder, lines = trained
+    before = {path.name: path.read_bytes() for path in (folder / "weights").iterdir()}
+    own = tmp_path / "own"
+    done = run("test.py", folder, f"output.checkpoint_dir={own}", "--output", tmp_path / "r.txt",
+               f"output.shipped_dir={folder / 'weights'}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"{folder / 'weights'}: the shipped weights, as {own} has none" in done.stderr
+    assert (tmp_path / "r.txt").read_text().splitlines() == lines
+    assert sorted(os.listdir(own)) == ["log.jsonl", "test.pkl"]
+    after = {path.name: path.read_bytes() for path in (folder / "weights").iterdir()}
+    assert after == before
+    counts = read_record(str(own))["parameters"]
+    assert list(counts) == ["CLIP", "LoRA", "learned prompts", "head", "total"]
+    assert f"parameters: {in_words(counts)}\n" in done.stderr
+
+
+def test_results_and_the_bar_never_share_a_line(trained, tmp_path):
+    """On one terminal, as predict.py is mostly used."""
+    folder, _ = trained
+    (tmp_path / "torn.jpg").write_bytes(b"no picture")
+    images = [str(folder / "Dataset" / "TestSetB" / f"image_{i}.png") for i in range(2)]
+    master, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, os.path.join(ROOT, "predict.py"), str(folder / "tiny.yaml"), images[0],
+         str(tmp_path / "torn.jpg"), images[1], "test.batch_size=1"],
+        cwd=tmp_path, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    said = b""
+    with contextlib.suppress(OSError):  # what a closed terminal gives at its end
+        while True:
+            said += os.read(master, 4096)
+    os.close(master)
+    assert process.wait() == 2
+    shown = []  # what a terminal shows: what follows a carriage return stands over what was there
+    for line in said.decode().replace("\r\n", "\n").split("\n"):
+        visible = ""
+        for part in line.split("\r"):
+            visible = part + visible[len(part):]
+        shown.append(visible.rstrip())
+    assert "images:" in said.decode() and set(images) <= set(shown)
+    for line in shown:
+        assert line.count("images:") == 0 or line.startswith("images:") and " % " not in line
+    assert sum(line.startswith("warning: ") for line in shown) == 1
+    assert sum(bool(re.fullmatch(r" +[0-9.]+ %  .*", line)) for line in shown) == 10
+
+
 def test_a_folder_that_cannot_be_written_costs_the_report_alone(trained, tmp_path):
     folder, lines = trained
     weights = tmp_path / "weights"
@@ -146,12 +198,15 @@ def test_train_sh_runs_both_stages(workplace, tmp_path):
     config = yaml.safe_load((workplace / "tiny.yaml").read_text())
     config["output"] = {"checkpoint_dir": str(tmp_path / "w"), "cache_dir": str(tmp_path / "c")}
     config["train"]["epochs"] = 1
+    config["prompts"]["dir"] = "prompts"  # beside the scripts
     (tmp_path / "short.yaml").write_text(yaml.safe_dump(config))
-    done = subprocess.run(["bash", "train.sh", "--config", str(tmp_path / "short.yaml")], cwd=ROOT,
-                          capture_output=True, text=True, timeout=500,
+    (tmp_path / "else where").mkdir()
+    done = subprocess.run(["bash", os.path.join(ROOT, "train.sh"), "../short.yaml"],
+                          cwd=tmp_path / "else where", capture_output=True, text=True, timeout=500,
                           env={**os.environ, "PATH": os.path.dirname(sys.executable) + ":"
                                + os.environ["PATH"]})
     assert done.returncode == 0, done.stderr[-2000:]
+    assert os.listdir(tmp_path / "else where") == []
     assert sorted(os.listdir(tmp_path / "w")) == ["calibration.pkl", "head.pkl", "log.jsonl",
                                                   "ood.pkl", "prompt_lora.pkl"]
 
@@ -184,6 +239,7 @@ def spoil_a_class(data):
     ("train.py", None, ["clip.weights=/nowhere/clip.pkl"], ["/nowhere/clip.pkl"]),
     ("train.py", None, ["lora.rnak=3"], ["lora.rnak", "lora.rank"]),
     ("train.py", None, ["lora.positions=[5]"], ["lora.positions"]),
+    ("train.py", None, ["--seed", "2"], ["write seed=2"]),
     ("train.py", None, ["prompts.dir=/nowhere"], ["/nowhere", "prompts.dir"]),
     ("test.py", remove("TestSetB"), [], ["TestSetB"]),
     ("test.py", None, ["output.checkpoint_dir=/nowhere"], ["/nowhere", "train.py"]),

@@ -71,15 +71,19 @@ def test_the_command(entry, tmp_path):
     (tmp_path / "Test").mkdir()
     for name in NAMES:
         Image.new("RGB", (4, 4)).save(tmp_path / "Test" / name)
+    (tmp_path / "Test" / "notes.md").write_text("")
     config = tmp_path / "config.yaml"
-    config.write_text(f"data: {{root: {tmp_path}, test_dir: Test}}\n")
-    command = [sys.executable, "-m", "data.submission", entry(VALID), "--config", str(config),
-               "--output", str(tmp_path / "result.zip")]
+    config.write_text(f"data: {{root: {tmp_path}}}\n")
+    command = [sys.executable, "-m", "data.submission", entry(VALID), str(config),
+               "--output", str(tmp_path / "result.zip"), "data.test_dir=Test"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "valid entry of 2 images" in done.stderr
+    warning, told = done.stderr.splitlines()
+    assert done.returncode == 0 and "valid entry of 2 images" in told
+    assert warning.startswith("warning: ") and "notes.md" in warning
     assert zipfile.is_zipfile(tmp_path / "result.zip")
 
     (tmp_path / "result.zip").unlink()
+    (tmp_path / "Test" / "notes.md").unlink()
     entry(VALID.replace("5", "9"))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
