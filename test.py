@@ -72,7 +72,7 @@ def main():
     log(f"parameters: {in_words(trained.parameters)}")
     if is_sample(data):  # only now, when what can be wrong without it has been looked at
         parallel.first_then_others(lambda: ensure_sample(data.root))
-    images = images_to_classify(data, trained.classes, labels_path)
+    images = images_to_classify(data, trained.classes, trained.numbers, labels_path)
     if arguments.ablate and images.labels is None:
         raise UserError(f"--ablate needs labels, and {data.images} has none that were trained")
     together = config.transduction.mode != "none"
@@ -96,7 +96,7 @@ def main():
             answers = joint_answer(logits, temperature)
             seen = seen._replace(is_base=np.isin(answers.labels[:, 0], trained.base))
         lines = [" ".join([name, *map(str, labels)]) + "\n"
-                 for name, labels in zip(images.names, answers.labels)]
+                 for name, labels in zip(images.names, trained.numbers[answers.labels])]
         write_atomically(table_path, table(images.names, trained.classes, answers, seen.scores))
         write_atomically(arguments.output, "".join(lines).encode())
         shards.remove()

@@ -136,11 +136,10 @@ def lora_state(model, rank):
     return state
 
 
-def boxes_of(views, paths, size=(500, 375)):
+def boxes_of(views, paths):
     """Where `Views` cuts its crops: int array (N, V, 5) of left, top, width, height, flip.
 
     Args:
-        views: `Views` without the whole image.
-        paths: images of the same `size`.
+        views: `Views` without the whole image. paths: of images.
     """
-    return np.array([views.boxes(*size, path) for path in paths], int)
+    return np.array([views.boxes(decode(path)) for path in paths], int)

@@ -169,19 +169,27 @@ def load_challenge(settings, seed, known_domains=()):
         known_domains: see `read_classes`.
 
     Returns:
-        `Challenge`.
+        `Challenge`, whose labels are places in the list of classes by domain and name.
 
     Raises:
         UserError: see `read_classes`, `read_samples` and `few_shot`.
     """
-    classes = challenge_classes(settings, known_domains)
+    listed = challenge_classes(settings, known_domains)
+    # By name, so that nothing that is learned depends on how the list numbers them.
+    order = sorted(range(len(listed)),
+                   key=lambda label: [natural_key(text.lower()) for text in listed[label]])
+    place_of = {label: place for place, label in enumerate(order)}
     folders = training_folders(data_folder(settings.root, "TrainSet"))
-    samples = read_samples(data_path(settings, "train_list"), folders, len(classes))
-    train = None
+
+    def read(path):
+        return [sample._replace(label=place_of[sample.label])
+                for sample in read_samples(path, folders, len(listed))]
+
+    train, samples = None, read(data_path(settings, "train_list"))
     if settings.shots_file is not None:
         require_text(settings.shots_file, "a list of lines 'path label'")
-        train = read_samples(settings.shots_file, folders, len(classes))
-    return few_shot(classes, samples, settings, seed, train)
+        train = read(settings.shots_file)
+    return few_shot([listed[label] for label in order], samples, settings, seed, train)
 
 
 def few_shot(classes, samples, settings, seed, train=None, validation=None):
@@ -242,7 +250,7 @@ def in_place_of_lost(challenge, are_whole):
     left = {sample.label for sample in train}
     empty = next((label for label in challenge.base if label not in left), None)
     if empty is not None:
-        raise UserError(f"class {empty} ({challenge.classes[empty].name}): none of its training "
+        raise UserError(f"the class {shown(challenge.classes[empty].name)}: none of its training "
                         "images can be decoded; replace one of them")
     _tell_lost("training", lost)
     taken = {new for _, new in lost}

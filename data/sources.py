@@ -56,12 +56,13 @@ class Images(NamedTuple):
     labels: np.ndarray
 
 
-def images_to_classify(settings, classes, labels_path=None):
+def images_to_classify(settings, classes, numbers, labels_path=None):
     """The test images of the data set that the settings name.
 
     Args:
         settings: the config's section `data`.
         classes: list of `ClassName`, those that were trained.
+        numbers: int array (C,), what a label file calls each of them.
         labels_path: a file with lines 'image label', or None. Folders, CSVs and benchmarks
             bring labels of their own.
 
@@ -93,7 +94,8 @@ def images_to_classify(settings, classes, labels_path=None):
         # Windows' separators count as ours, unless an image is really called so.
         by_name = read_labels(labels_path, len(classes), lambda text: plain(
             text if text in known else with_slashes(text)))
-        labels = np.array([by_name.get(plain(name), -1) for name in names])
+        label_of = {number: label for label, number in enumerate(numbers.tolist())}
+        labels = np.array([label_of.get(by_name.get(plain(name)), -1) for name in names])
         if (labels < 0).all():
             cure = "set data.test_dir to their folder" if flat else "name them as result.txt does"
             raise UserError(f"{labels_path} names none of the images in "

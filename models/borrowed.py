@@ -17,7 +17,7 @@ from models.errors import UserError
 from models.lora_files import read_lora
 from models.parameter_count import parameter_counts
 from models.prompt import class_features, handcrafted_prompts
-from models.trained import Trained
+from models.trained import Trained, numbers_of
 from prompts import PromptLibrary
 
 _EVEN = ("mass", "winner")  # scores that are 0 where both sides are as likely
@@ -31,12 +31,12 @@ def borrows(config):
         for name in ("head.pkl", "prompt_lora.pkl", "unfinished"))
 
 
-def load_borrowed(config, original, preprocess, clip):
+def load_borrowed(config, original, preprocess, clip, listed):
     """`Trained` with the LoRA of `lora.init`, and a line on stderr that says what is whose.
 
     Args:
         config: the run's `Config`. original: CLIP, frozen. preprocess: `jclip`'s.
-        clip: `fingerprint` of the original.
+        clip: `fingerprint` of the original. listed: see `models.trained.numbers_of`.
 
     Raises:
         UserError: a file that does not fit; or settings that need a training.
@@ -68,6 +68,7 @@ def load_borrowed(config, original, preprocess, clip):
     nothing = np.zeros((0, original.sizes.embed_dim), np.float32)
     return Trained(
         original, tuned, preprocess, original.scale(), classes, base, challenge.new,
+        numbers_of(classes, listed),
         zero_shot_text=class_features(original, prompts), prompt_text=None, queue_text=None,
         tuned_text=class_features(tuned, [prompts[label] for label in base]), head=None,
         plain_head=None, threshold=threshold or 0.0, temperature=1.0, zero_shot_temperature=1.0,

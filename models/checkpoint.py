@@ -61,6 +61,12 @@ def _with_defaults(saved):
         return saved
 
 
+def other_classes(path, n_saved, classes):
+    """The error for a checkpoint of other classes than `classes`, a list."""
+    return UserError(f"{path} was trained with another class list ({n_saved} classes, not "
+                     f"{len(classes)}, or other names); train again")
+
+
 def load_checkpoint(path, made_with, keys, cure="set them back, or train again"):
     """Read `save_checkpoint`'s content.
 
@@ -85,8 +91,7 @@ def load_checkpoint(path, made_with, keys, cure="set them back, or train again")
                         f"({made_with['clip']:08x}); use those, or train again")
     if not same_value(classes, made_with.get("classes", classes)):
         n_saved = len(classes) if isinstance(classes, list) else 0
-        raise UserError(f"{path} was trained with another class list ({n_saved} classes, not "
-                        f"{len(made_with['classes'])}, or other names); train again")
+        raise other_classes(path, n_saved, made_with["classes"])
     if not isinstance(classes, list) or not all(
             isinstance(c, list) and [type(text) for text in c] == [str, str] for c in classes):
         raise UserError(f"{path} is damaged: its class list holds no names; train again")

@@ -15,7 +15,13 @@ from data.metrics import recall_threshold
 from models import auxiliary, jclip, lora
 from models.amu import AMUHead
 from models.calibration import fit_temperature
-from models.checkpoint import fingerprint, load_checkpoint, made_with, trained_folder
+from models.checkpoint import (
+    fingerprint,
+    load_checkpoint,
+    made_with,
+    other_classes,
+    trained_folder,
+)
 from models.checkpoint_parts import check_parts
 from models.errors import UserError
 from models.lp_plus_plus import LPPlusPlus
@@ -31,7 +37,9 @@ class Trained(NamedTuple):
 
     Attributes:
         original, tuned: CLIPs. preprocess: `jclip`'s. scale: factor on cosines.
-        classes: list (C) of `ClassName`. base, new: int arrays, labels of either side.
+        classes: list (C) of `ClassName` as trained; labels are places in it. base, new: int arrays,
+            labels of either side.
+        numbers: int array (C,), what the data's class list calls each label.
         zero_shot_text: Var (C, D), all classes, original CLIP.
         enlarged_text: Var (E, D) or None, further class names, original CLIP.
         prompt_text, queue_text: Var (C_base, D), original CLIP with the last learned prompt
@@ -57,6 +65,7 @@ class Trained(NamedTuple):
     classes: list
     base: np.ndarray
     new: np.ndarray
+    numbers: np.ndarray
     zero_shot_text: object
     prompt_text: object
     queue_text: object
@@ -82,7 +91,8 @@ def load_trained(config, classes=None):
 
     Args:
         config: the run's `Config`.
-        classes: list of `ClassName` that must be those trained with; None takes those.
+        classes: list of `ClassName` that must be those trained with, in any order; None takes
+            those.
 
     Raises:
         UserError: nothing was trained, or with other weights, classes or settings.
@@ -94,14 +104,17 @@ def load_trained(config, classes=None):
     clip = fingerprint(original)
     from models.borrowed import borrows, load_borrowed  # here, as it imports this module
     if borrows(config):
-        return load_borrowed(config, original, preprocess, clip)
+        return load_borrowed(config, original, preprocess, clip, classes)
     folder = trained_folder(config.output)
     encoder = auxiliary.load_encoder(config.aux.weights and beside_scripts(config.aux.weights),
                                      preprocess.image_size)
-    saved = read_checkpoints(folder, original.sizes, made_with(config, clip, classes), encoder)
+    saved = read_checkpoints(folder, original.sizes, made_with(config, clip, None), encoder)
     stage_1, heads, noted = (saved[name] for name in ("prompt_lora.pkl", "head.pkl", "ood.pkl"))
     files = [os.path.join(folder, name) for name in saved]
-    classes, base = [ClassName(*c) for c in stage_1["classes"]], stage_1["base"]
+    listed, classes = classes, [ClassName(*c) for c in stage_1["classes"]]
+    if listed is not None and sorted(listed) != sorted(classes):
+        raise other_classes(files[0], len(classes), listed)
+    base = stage_1["base"]
     new = np.setdiff1d(np.arange(len(classes)), base)
     tuned = lora.tuned_clip(original, config.lora, stage_1["lora"], files[0])
     aux_head = None
@@ -122,6 +135,7 @@ def load_trained(config, classes=None):
         stage_1["contexts"], config.prompt))
     trained = Trained(
         original, tuned, preprocess, original.scale(), classes, base, new,
+        numbers_of(classes, listed),
         **{name: jt.array(features) for name, features in texts.items()},
         head=LPPlusPlus.from_state(heads["head"]),
         plain_head=LPPlusPlus.from_state(heads["plain_head"]), threshold=0.0, temperature=1.0,
@@ -133,6 +147,16 @@ def load_trained(config, classes=None):
             None if encoder is None else saved["aux.pkl"]["aux_weight"]))
     trained = trained._replace(threshold=base_threshold(trained, noted["features"], config.ood))
     return calibrated(trained, saved["calibration.pkl"], config.fusion)
+
+
+def numbers_of(classes, listed):
+    """What a class list, of the same classes, calls each of them: int array (C,).
+
+    Args:
+        classes, listed: lists of `ClassName`; `listed` None numbers them as they come.
+    """
+    label_of = {c: label for label, c in enumerate(listed or classes)}
+    return np.array([label_of[c] for c in classes])
 
 
 def read_checkpoints(folder, sizes, present, encoder):

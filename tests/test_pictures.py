@@ -301,12 +301,12 @@ def test_a_label_file_may_have_windows_separators(write, tmp_path):
     classes = [ClassName("", "cat"), ClassName("", "dog")]
     flat = load_config(None, [f"data.root={tmp_path / 'Dataset'}"]).data
     labels = write("labels.txt", "TestSetB\\a.jpg 1\nb\\c.jpg 0\n")
-    assert images_to_classify(flat, classes, labels).labels.tolist() == [1, 0]
+    assert images_to_classify(flat, classes, np.arange(2), labels).labels.tolist() == [1, 0]
     labels = write("labels.txt", "C:\\Dataset\\TestSetB\\a.jpg 1\n")
-    assert images_to_classify(flat, classes, labels).labels.tolist() == [1, -1]
+    assert images_to_classify(flat, classes, np.arange(2), labels).labels.tolist() == [1, -1]
     own = load_config(None, [f"data.images={tmp_path / 'mine'}"]).data
     labels = write("labels.txt", "dog\\1.jpg 0\ncat/1.jpg 1\ndog\\2.jpg 1\n")
-    images = images_to_classify(own, classes, labels)
+    images = images_to_classify(own, classes, np.arange(2), labels)
     assert dict(zip(images.names, images.labels.tolist())) == {
         "cat/1.jpg": 1, "dog/1.jpg": 0, "dog\\2.jpg": 1}
 

@@ -30,7 +30,7 @@ def hard_edges(height, width, seed=0):
     return 255 * np.random.RandomState(seed).randint(0, 2, (height, width, 3)).astype(np.uint8)
 
 
-def views_of(tmp_path, pixels, size=24, n_views=8, whole_first=True):
+def views_of(tmp_path, pixels, size=24, n_views=12, whole_first=True):
     """`Views` and the path of an image."""
     path = str(tmp_path / "a.png")
     Image.fromarray(pixels).save(path)
@@ -41,7 +41,7 @@ def by_pillow(views, path):
     """The views of an image, uint8 (V, S, S, 3)."""
     image, S = Image.open(path), views.preprocess.image_size
     made = [views.preprocess.pixels(image)] if views.whole_first else []
-    for left, top, w, h, flipped in views.boxes(*image.size, path):
+    for left, top, w, h, flipped in views.boxes(image):
         crop = image.resize((S, S), Image.BICUBIC, box=(left, top, left + w, top + h))
         made.append(np.asarray(crop)[:, ::-1] if flipped else np.asarray(crop))
     return np.stack(made)
@@ -49,7 +49,7 @@ def by_pillow(views, path):
 
 def alike(ours, pillows):
     difference = np.abs(np.asarray(ours, float) - pillows)
-    return difference.max() <= 1 and (difference > 0).mean() < 2e-3
+    return difference.max() <= 1 and (difference > 0).mean() < 5e-3  # where halves are rounded
 
 
 SIZES = [(90, 120), (64, 40), (17, 300), (24, 24), (1, 50), (50, 1), (1, 1), (375, 500), (16, 33)]
@@ -61,7 +61,7 @@ SIZES = [(90, 120), (64, 40), (17, 300), (24, 24), (1, 50), (50, 1), (1, 1), (37
 def test_views_have_pillows_bytes(tmp_path, height, width, whole_first, made):
     views, path = views_of(tmp_path, made(height, width), whole_first=whole_first)
     pillows = by_pillow(views, path)
-    flips = [flipped for *_, flipped in views.boxes(width, height, path)]
+    flips = [flipped for *_, flipped in views.boxes(Image.open(path))]
     assert 0 < sum(flips) < len(flips)
     ours = by_kernel(*views.plan(path))
     assert ours.dtype == np.uint8

@@ -235,7 +235,7 @@ def spoil_a_class(data):
     ("train.py", remove("TrainSet/TrainSet/2"), [], ["train.txt, line 7", "TrainSet/2/0.jpg"]),
     ("train.py", spoil("train.txt", b"TrainSet/0/0.jpg 6\n"), [], ["label 6", "0 to 5"]),
     ("train.py", spoil("train.txt", b"../../x.jpg 0\n"), [], ["line 1", "'../../x.jpg' leaves"]),
-    ("train.py", spoil_a_class, [], ["class 1", "tree frog"]),
+    ("train.py", spoil_a_class, [], ["the class 'tree frog'"]),
     ("train.py", None, ["clip.weights=/nowhere/clip.pkl"], ["/nowhere/clip.pkl"]),
     ("train.py", None, ["lora.rnak=3"], ["lora.rnak", "lora.rank"]),
     ("train.py", None, ["lora.positions=[5]"], ["lora.positions"]),
