@@ -72,7 +72,7 @@ def read_classes(path, domains=True, known_domains=()):
     by_label, seen = {}, set()
     for (where, _, label), text, prefix in zip(rows, texts, prefixes):
         domain, _, name = text.partition("_")
-        if prefix is not None and not name.strip("_ "):
+        if prefix is not None and not name.replace("_", " ").strip():
             raise UserError(f"{where}: {shown(text)} has no name after the prefix")
         if prefix is None or prefix not in taken:
             domain, name = "", text

@@ -63,7 +63,8 @@ CLASSES = [
     *refused("line 1: .* not of the form", {
         "header": "class label\n" + TEXT, "JSON": '{"Animal_cat": 0}'}),
     *refused("line 2: .* has no name after the prefix", {
-        "no name": "A_a 0\nA_ 1", "underscores alone": "A_a 0\n___ 1"}),
+        "no name": "A_a 0\nA_ 1", "underscores alone": "A_a 0\n___ 1",
+        "a wide space alone": "A_a 0\nA_\u3000_ 1"}),
     *refused("line 2: label 0 is already 'cat'", {"label twice": "A_cat 0\nA_dog 0\n"}),
     *refused("line 2: a class is listed twice", {
         "class twice": "A_cat 0\nA_cat 1", "in other case": "A_cat 0\na_Cat 1",
