@@ -529,11 +529,21 @@ def require_text(path, wanted):
             start = file.read(4096)
     except OSError:
         return  # its reader tells it
-    pickled = start[:1] == b"\x80" and start[1:2] <= b"\5"
+    pickled = is_pickle(path)
     if pickled or b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):
         kind = "a pickle, as CoOp's runs keep their few-shot choices" if pickled else "no text"
         raise UserError(f"data.shots_file {path} is {kind}; give {wanted}, or leave it out and set "
                         "data.shots and seed")
+
+
+def is_pickle(path):
+    """Whether a file begins as pickles of protocol 2 and above do; False where there is none."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+    except OSError:
+        return False
+    return start[:1] == b"\x80" and start[1:] <= b"\5"
 
 
 def numbered_lines(path, form):

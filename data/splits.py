@@ -1,7 +1,7 @@
 """The few-shot benchmarks, as CoOp's users have them on disk.
 
 Folders and splits are CoOp's (Zhou et al. 2021, arXiv 2109.01134); few-shot choices are read as
-2SFS publishes them (Farina et al. 2025, arXiv 2503.11609).
+CoOp keeps them and as 2SFS publishes them (Farina et al. 2025, arXiv 2503.11609).
 """
 
 import json
@@ -16,12 +16,15 @@ from data.challenge import (
     data_path,
     few_shot,
     find_image,
+    is_pickle,
     numbered_lines,
     require_text,
     with_slashes,
 )
 from data.pictures import files_below
 from models.errors import UserError
+from models.jclip.torch_archive import read_pickled_tensors
+from models.jclip.weights import read_pickle
 from models.untrusted import leaves_folder, read_json, shown
 
 SETTINGS = ("all-to-all", "base-to-new")
@@ -46,7 +49,8 @@ def load_benchmark(settings, seed):
 
     Args:
         settings: the config's section `data`. `shots_file` may be 2SFS's
-            'shot_4-seed_1_train.jsonl', with the validation images in '…_val.jsonl' beside it.
+            'shot_4-seed_1_train.jsonl', with the validation images in '…_val.jsonl' beside it, or
+            CoOp's 'shot_4-seed_1.pkl', which has both.
         seed: chooses the shots.
     """
     if settings.setting not in SETTINGS:
@@ -61,8 +65,12 @@ def load_benchmark(settings, seed):
         return [sample for sample in samples if sample.label < n_base]
 
     train, validation = None, of_base(benchmark.val) or None
-    if settings.shots_file is not None:
-        require_text(settings.shots_file, "2SFS's .jsonl")
+    if settings.shots_file is not None and is_pickle(settings.shots_file):
+        train, found = (of_base(each) for each in read_coop_shots(
+            settings.shots_file, settings, benchmark.names))
+        validation = found or validation
+    elif settings.shots_file is not None:
+        require_text(settings.shots_file, "2SFS's .jsonl or CoOp's .pkl")
         train = of_base(read_jsonl(settings.shots_file, settings, benchmark.names))
         beside = settings.shots_file.replace("_train.jsonl", "_val.jsonl")
         if beside != settings.shots_file and os.path.exists(beside):
@@ -196,23 +204,73 @@ def read_jsonl(path, settings, names):
     Raises:
         UserError: a bad line, or an image that is nowhere.
     """
-    known = set(enumerate(names))
-    root = data_folder(settings.root, settings.split)
-    folders = [os.path.join(root, folder)
+    folders = [os.path.join(data_folder(settings.root, settings.split), folder)
                for folder in (os.pardir, os.curdir, settings.split_images)]
     samples = []
     for where, line in numbered_lines(path, '{"_impath": …}'):
         try:
             row = json.loads(line)
-            file, label, name = (row[key] for key in ("_impath", "_label", "_classname"))
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise UserError(f"{where}: {shown(line)} is no JSON object with _impath, _label and "
-                            "_classname") from None
-        if [type(v) for v in (file, label, name)] != [str, int, str] or (label, name) not in known:
-            raise UserError(f"{where}: label {shown(label)} and name {shown(name)} are no class "
-                            f"of {settings.split}")
+        except (ValueError, RecursionError):
+            row = line
+        file, label = _row_of_a_choice(row, where, settings, names)
         samples.append(Sample(find_image(file, folders, where), label))
     return samples
+
+
+def read_coop_shots(path, settings, names):
+    """A few-shot choice as CoOp keeps it: a pickle of objects with the same three attributes.
+
+    The paths are those of the machine that chose; of each counts the longest end that lies in the
+    data's folders here.
+
+    Args:
+        path: file of {'train': [Datum, …], 'val': [Datum, …]}. settings, names: see `read_jsonl`.
+
+    Returns:
+        (train, val): lists of `Sample`.
+
+    Raises:
+        UserError: a file of another kind, or an image that is nowhere.
+    """
+    content = read_pickle(path, read_pickled_tensors)
+    if not isinstance(content, dict) or not all(
+            isinstance(content.get(part, []), list) for part in ("train", "val")):
+        raise UserError(f"data.shots_file {path} is a pickle of another kind than CoOp's, which "
+                        "has the lists train and val; give 2SFS's .jsonl, or leave it out")
+    root = data_folder(settings.root, settings.split)
+    folders = [os.path.join(root, settings.split_images), root]
+    parts = []
+    for part in ("train", "val"):
+        samples = []
+        for i, datum in enumerate(content.get(part, [])):
+            where = f"{path}: {part}[{i}]"
+            state = next((each for each in getattr(datum, "content", ())
+                          if isinstance(each, dict)), datum)
+            file, label = _row_of_a_choice(state, where, settings, names)
+            words = [word for word in with_slashes(file).split("/") if word not in ("", ".", "..")]
+            ends = (os.path.join(folder, *words[start:]) for start in range(len(words))
+                    for folder in folders)
+            found = next(filter(os.path.isfile, ends), None)
+            if found is None:
+                raise UserError(f"{where}: no image {shown(file)}, nor an end of that path in "
+                                f"{' or '.join(map(os.path.normpath, folders))}")
+            samples.append(Sample(os.path.normpath(found), label))
+        parts.append(samples)
+    return tuple(parts)
+
+
+def _row_of_a_choice(row, where, settings, names):
+    """(path, label) of an image that was chosen, a dict; its class must be the benchmark's."""
+    try:
+        file, label, name = (row[key] for key in ("_impath", "_label", "_classname"))
+    except (TypeError, KeyError):
+        raise UserError(f"{where}: {shown(row)} is no object with _impath, _label and "
+                        "_classname") from None
+    if [type(v) for v in (file, label, name)] != [str, int, str] or (
+            not 0 <= label < len(names) or names[label] != name):
+        raise UserError(f"{where}: label {shown(label)} and name {shown(name)} are no class of "
+                        f"{settings.split}")
+    return file, label
 
 
 def _image_path(images, file, where):

@@ -473,7 +473,7 @@ def test_a_validation_image_is_replaced_too(chosen):
 
 def test_a_class_of_which_nothing_is_whole_is_refused(chosen):
     lost = [s for s in numbered([8, 6, 4]) if s.label == 1]
-    with pytest.raises(UserError, match=r"class 1 \(b\): none of its training images"):
+    with pytest.raises(UserError, match=r"the class 'b': none of its training images"):
         in_place_of_lost(chosen, all_but(*lost)[0])
 
 

@@ -94,9 +94,9 @@ def test_the_few_shot_choice_of_2sfs_is_taken(eurosat, write):
 
 
 @pytest.mark.parametrize("content, message", [
-    ("[]\n", "line 1: '\\[\\]' is no JSON object"),
-    ("{\n", "line 1: '{' is no JSON object"),
-    (rows([1], [0]) + '{"_impath": "x"}\n', "line 2: .* is no JSON object"),
+    ("[]\n", "line 1: \\[\\] is no object with"),
+    ("{\n", "line 1: '{' is no object with"),
+    (rows([1], [0]) + '{"_impath": "x"}\n', "line 2: .* is no object with"),
     (rows([1], [0]).replace("forest", "wood"), "label 1 and name 'wood' are no class"),
     (rows([1], ["../../../../1/0"]), "line 1: .* leaves the data's folders"),
     ('{"_impath": "x", "_label": [1], "_classname": "forest"}\n', "are no class of"),
@@ -143,11 +143,55 @@ def test_a_benchmark_one_folder_deeper_is_used_and_said(eurosat, tmp_path):
         assert [s.label for s in load_benchmark(eurosat, seed=1).train] == expected
 
 
-def test_a_pickle_of_shots_is_named_with_what_is_wanted(eurosat, tmp_path):
-    path = tmp_path / "shot_4-seed_1.pkl"
-    path.write_bytes(pickle.dumps({"train": rows([0], [1]), "val": []}))
-    with pytest.raises(UserError, match="shot_4-seed_1.pkl is a pickle.* 2SFS's .jsonl"):
-        load_benchmark(changed(eurosat, shots_file=str(path)), seed=1)
+class Datum:
+    """Pickles as Dassl's, of which CoOp's few-shot choices are."""
+
+    def __init__(self, label, image, place="/home/somebody/data/eurosat/2750", name=None):
+        self._impath = f"{place}/{label}/{image}.jpg"
+        self._label, self._domain, self._classname = label, 0, name or NAMES[label]
+
+
+def pickled(path, protocol=pickle.HIGHEST_PROTOCOL, **parts):
+    path.write_bytes(pickle.dumps(parts, protocol))
+    return str(path)
+
+
+@pytest.mark.parametrize("place", ["/home/somebody/data/eurosat/2750", "2750", "D:\\eurosat\\2750"])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_the_few_shot_choice_of_coop_is_taken(eurosat, tmp_path, place, protocol):
+    path = pickled(tmp_path / "shot_2-seed_1.pkl", protocol,
+                   train=[Datum(label, image, place) for label in range(5) for image in (5, 1)],
+                   val=[Datum(label, 8, place) for label in range(5)])
+    for setting, n in (("all-to-all", 5), ("base-to-new", 3)):
+        challenge = load_benchmark(changed(eurosat, shots_file=path, setting=setting), seed=7)
+        assert [os.path.relpath(s.path, eurosat.root) for s in challenge.train] == [
+            f"2750/{label}/{image}.jpg" for label in range(n) for image in (5, 1)]
+        assert [(os.path.relpath(s.path, eurosat.root), s.label)
+                for s in challenge.validation] == [(f"2750/{i}/8.jpg", i) for i in range(n)]
+
+
+@pytest.mark.parametrize("parts, words", [
+    ({"train": "x"}, "another kind than CoOp's"), ({"train": [3]}, r"train\[0\]: 3 is no object"),
+    ({"train": [Datum(1, 77)]}, "no image '/home/somebody/data/eurosat/2750/1/77.jpg'"),
+    ({"train": [Datum(1, 1, name="wood")]}, "label 1 and name 'wood' are no class"),
+    ({"train": [Datum(1, 1)], "val": [Datum(0, "../../../secret")]}, r"val\[0\]: no image")])
+def test_a_bad_choice_of_coops_is_named(eurosat, tmp_path, parts, words):
+    (tmp_path / "secret.jpg").write_bytes(b"")
+    path = pickled(tmp_path / "shot_4-seed_1.pkl", **parts)
+    with pytest.raises(UserError, match=words) as error:
+        load_benchmark(changed(eurosat, shots_file=path), seed=1)
+    assert path in str(error.value)
+
+
+def test_nothing_in_a_choice_of_coops_is_run(eurosat, tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "was_run"),)
+
+    path = pickled(tmp_path / "shot_4-seed_1.pkl", train=[Harm()])
+    with pytest.raises(UserError, match="is no object with"):
+        load_benchmark(changed(eurosat, shots_file=path), seed=1)
+    assert not (tmp_path / "was_run").exists()
 
 
 def good(row=("0/0.jpg", 0, "a"), **parts):
