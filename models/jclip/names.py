@@ -138,14 +138,13 @@ def told(content):
     """
     if isinstance(content, Foreign):
         return _of_foreign(content)
-    names, n_model = set(), 0
+    names = set()
     for _, each in _dicts_in(content):
         names |= set(each)
         for value in each.values():
             what = _of_foreign(value) if isinstance(value, Foreign) else None
-            n_model = n_model or what
-    if n_model:
-        return n_model
+            if what is not None:
+                return what
     if {"config", "clip", "classes"} <= names:
         return ("a checkpoint of train.py, not CLIP's weights; its folder is "
                 "output.checkpoint_dir, or --run of test.py")
@@ -159,6 +158,7 @@ def told(content):
 
 
 def _of_foreign(value):
+    """What to say of an object that was pickled, if it is a model."""
     if not any(isinstance(part, dict) and "_modules" in part for part in value.content):
         return None
     return (f"a whole model pickled ({value.name}), of which nothing is run; save its weights "

@@ -25,8 +25,8 @@ _STARTS = {
     (b"\x1f\x8b",): ("is compressed by gzip", "unpack it: gunzip, or tar -xzf"),
     (b"bzh", b"\xfd7zxz", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"rar!"): (
         "is a compressed archive", "unpack it"),
-    (b"\x89hdf", b"gguf"): (
-        "is a format of other libraries (HDF5, GGUF)", "give the weights as PyTorch's or as "
+    (b"\x89hdf", b"gguf", b"\x93numpy"): (
+        "is a format of other libraries (HDF5, GGUF, NumPy)", "give the weights as PyTorch's or as "
         "safetensors")}
 
 
