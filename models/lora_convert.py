@@ -5,13 +5,14 @@
 The forms are told in `models.lora_files`, which reads them.
 """
 
-import argparse
 import json
 import math
 import os
 
 import numpy as np
 
+from configs.command_line import Parser
+from configs.places import home
 from models.errors import UserError
 from models.jclip.formats import read_weights, sizes_of_weights
 from models.jclip.torch_archive import torch_archive
@@ -132,14 +133,13 @@ def convert(path, weights_path, output):
 
 def main():
     """`python -m models.lora`."""
-    parser = argparse.ArgumentParser(prog="python -m models.lora",
-                                     description="Writes LoRA weights in another form.")
+    parser = Parser("Writes LoRA weights in another form.", prog="python -m models.lora")
     parser.add_argument("command", choices=["convert"])
     parser.add_argument("path", metavar="IN", help="CLIP-LoRA's .pt or .pkl, PEFT's folder, or "
                         "this project's prompt_lora.pkl")
     parser.add_argument("output", metavar="OUT", nargs="?", default="lora.pkl",
                         help="what to write: .pkl is this project's form, .pt CLIP-LoRA's, a "
                         "folder PEFT's")
-    parser.add_argument("--weights", required=True, help="of the CLIP that it belongs to")
-    arguments = parser.parse_intermixed_args()  # OUT may stand behind --weights
+    parser.add_argument("--weights", type=home, required=True, help="of the CLIP that it belongs to")
+    arguments = parser.read()  # OUT may stand behind --weights
     print(convert(arguments.path, arguments.weights, arguments.output))
