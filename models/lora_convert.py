@@ -140,6 +140,7 @@ def main():
     parser.add_argument("output", metavar="OUT", nargs="?", default="lora.pkl",
                         help="what to write: .pkl is this project's form, .pt CLIP-LoRA's, a "
                         "folder PEFT's")
-    parser.add_argument("--weights", type=home, required=True, help="of the CLIP that it belongs to")
+    parser.add_argument("--weights", type=home, required=True,
+                        help="of the CLIP that it belongs to")
     arguments = parser.read()  # OUT may stand behind --weights
     print(convert(arguments.path, arguments.weights, arguments.output))
