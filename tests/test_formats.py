@@ -51,6 +51,7 @@ def with_config(path, activation):
 @pytest.mark.parametrize("name, activation, form", [
     ("script.pt", None, "TorchScript archive"), ("state.pth", "gelu", "PyTorch state dict"),
     ("legacy.pth", "gelu", "PyTorch state dict"),
+    ("checkpoint.pth.tar", "gelu", "PyTorch state dict"),
     ("bfloat16.pth", "quick_gelu", "PyTorch state dict")])
 def test_files_that_pytorch_wrote(name, activation, form):
     weights = read_weights(os.path.join(REFERENCE, name), activation)
@@ -144,6 +145,14 @@ def test_bfloat16_is_widened(tmp_path):
     np.testing.assert_array_equal(read["other"], values[0])
     path.write_bytes(path.read_bytes()[:-8])
     assert "damaged" in refused(str(path))
+
+
+def test_numbers_of_a_type_that_is_not_read_are_told(tmp_path):
+    header = json.dumps({"visual.proj": {"dtype": "F8_E4M3", "shape": [2],
+                                         "data_offsets": [0, 2]}}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    assert "it has visual.proj in F8_E4M3" in refused(str(path))
 
 
 @pytest.mark.parametrize("prefix", ["model.", "clip.model.", "module._orig_mod."])
@@ -385,7 +394,7 @@ def test_hostile_pickles_in_the_old_format(tmp_path, monkeypatch, name, place):
 
 
 @pytest.mark.parametrize("name", ["state.pth", "script.pt", "bfloat16.pth", "legacy.pth",
-                                  "model.safetensors", "model.pkl"])
+                                  "checkpoint.pth.tar", "model.safetensors", "model.pkl"])
 def test_mutated_files_end_in_one_line(tmp_path, name):
     """500 damaged copies of each format: refused by name, or read as plain arrays."""
     if name == "model.safetensors":

@@ -41,6 +41,8 @@ from models.untrusted import read_json, shown
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 EMBEDDING, EMBEDDING_ROWS = "token_embedding.weight", "token_embedding.rows"
+_SAFETENSORS_NUMBERS = {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8",
+                        "BOOL"}
 _MOST_TOKENS, _MOST_VALUES = 1 << 20, 1 << 28  # of an embedding: 250,002 × 1,024 is in use
 
 
@@ -220,6 +222,8 @@ def _read_safetensors(path):
         if kind == "BF16":
             state[name] = _read_bfloat16(path, name)
             continue
+        if kind not in _SAFETENSORS_NUMBERS:
+            raise Refused(f"it has {name} in {kind}; save it in float16 or float32")
         with safe_open(path, framework="numpy") as file:
             state[name] = file.get_tensor(name)
     return state, said

@@ -23,7 +23,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.jclip.unpickle import ADMITTED, Refused, StandInArray, StandInUnpickler, finished
+from models.jclip.unpickle import (
+    ADMITTED,
+    Foreign,
+    Refused,
+    StandInArray,
+    StandInUnpickler,
+    finished,
+)
 
 _LOCAL_HEADER_BYTES = 30
 LEGACY_START = pickle.dumps(0x1950a86a20f9469cfc6c, protocol=2)
@@ -31,7 +38,9 @@ _BFLOAT16 = "bfloat16"  # which NumPy does not know: the upper half of a float32
 _STORAGES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "DoubleStorage": "<f8",
              "BFloat16Storage": _BFLOAT16, "LongStorage": "<i8", "IntStorage": "<i4",
              "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
-             "BoolStorage": "?", "UntypedStorage": "u1", "storage.UntypedStorage": "u1"}
+             "BoolStorage": "?", "ComplexFloatStorage": "<c8", "ComplexDoubleStorage": "<c16",
+             "QInt8Storage": "i1", "QUInt8Storage": "u1", "QInt32Storage": "<i4",
+             "UntypedStorage": "u1", "storage.UntypedStorage": "u1"}
 _DTYPES = {"float32": "<f4", "float16": "<f2", "float64": "<f8", "bfloat16": _BFLOAT16,
            "int64": "<i8", "int32": "<i4", "int16": "<i2", "int8": "i1", "uint8": "u1",
            "uint16": "<u2", "uint32": "<u4", "uint64": "<u8", "bool": "?"}
@@ -153,16 +162,18 @@ class _TorchUnpickler(StandInUnpickler):
         file: binary file at the pickle's start.
         storage: function of a persistent id, a tuple, that returns the `_Storage`.
         foreign: see `StandInUnpickler`.
+        storages_apart: whether each storage can be found without the others.
     """
 
     dispatch = {**StandInUnpickler.dispatch,
                 pickle.BINPERSID[0]: pickle._Unpickler.load_binpersid}
     stateful = (*StandInUnpickler.stateful, _ScriptModule)
 
-    def __init__(self, file, storage, foreign):
+    def __init__(self, file, storage, foreign, storages_apart):
         super().__init__(file, _ADMITTED, foreign)
         self.storage = storage
         self.storages = {}
+        self.storages_apart = storages_apart
 
     def find_class(self, module, name):
         if module == "__torch__" or module.startswith("__torch__."):
@@ -170,13 +181,27 @@ class _TorchUnpickler(StandInUnpickler):
         return super().find_class(module, name)
 
     def persistent_load(self, reference):
-        if (not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage"
-                or not isinstance(reference[1], _Kind)):
+        if isinstance(reference, tuple) and reference[:1] == ("module",) and isinstance(
+                reference[1], Foreign):
+            return reference[1]  # the class of a whole model, in the old format with its source
+        if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
             raise Refused("it has a malformed storage")
+        if not isinstance(reference[1], _Kind):
+            return self.unknown_storage(reference[1])
         key = str(reference[2])
         if key not in self.storages:
             self.storages[key] = self.storage(reference)
         return self.storages[key]
+
+
+    def unknown_storage(self, kind):
+        """In the place of a storage whose values have a type that is not known.
+
+        In the old format, where those behind it lie would not be known either.
+        """
+        if self.foreign is None or not self.storages_apart:
+            raise Refused("it has a storage of an unknown type")
+        return self._not_admitted(f"it has a storage of the type {getattr(kind, 'name', None)}")
 
 
 class _Archive:
@@ -242,7 +267,8 @@ def read_torch_archive(path):
     """
     with open(path, "rb") as file:
         archive, foreign = _Archive(file), []
-        loaded = _TorchUnpickler(archive.read(archive.pickle), archive.storage, foreign).load()
+        loaded = _TorchUnpickler(archive.read(archive.pickle), archive.storage, foreign,
+                                True).load()
     if isinstance(loaded, _ScriptModule):
         return _flattened(loaded), True
     return finished(loaded, foreign), False
@@ -303,7 +329,7 @@ def _read_legacy(file, foreign):
     storages = _LateStorages(file)
     for _ in range(3):  # magic number, version, machine
         StandInUnpickler(file, {}).load()
-    loaded = _TorchUnpickler(file, storages.storage, foreign).load()
+    loaded = _TorchUnpickler(file, storages.storage, foreign, False).load()
     storages.fill(finished(StandInUnpickler(file, {}).load()))
     return loaded
 

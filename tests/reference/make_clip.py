@@ -1,14 +1,17 @@
 """Makes the references: what transformers' CLIP computes in PyTorch with random weights of
 tests/reference/weights.py (clip_quick_gelu.npz, clip_gelu.npz), open_clip's ResNet
 (resnet.npz), and small files that PyTorch itself wrote (script.pt, state.pth, bfloat16.pth,
-legacy.pth in its format before 1.6, and tensors.pkl, tensors in a plain pickle).
+legacy.pth in its format before 1.6, checkpoint.pth.tar with all that one may hold beside the
+weights, and tensors.pkl, tensors in a plain pickle).
 
     pip install torch==2.13.0 transformers open_clip_torch  (an environment of its own)
     python -m tests.reference.make_clip
 """
 
+import argparse
 import importlib
 import os
+import pathlib
 import sys
 import types
 from unittest import mock
@@ -39,10 +42,25 @@ def main():
     torch.save(checkpoint, os.path.join(HERE, "legacy.pth"),
                _use_new_zipfile_serialization=False)
     torch.save({n: v.bfloat16() for n, v in state.items()}, os.path.join(HERE, "bfloat16.pth"))
+    torch.save({**checkpoint, **beside_weights()}, os.path.join(HERE, "checkpoint.pth.tar"),
+               _use_new_zipfile_serialization=False)
     write_pickle(os.path.join(HERE, "tensors.pkl"), as_people_have_them(state))
     tree = Tree(state)
     tree.register_buffer("input_resolution", torch.tensor(16))
     torch.jit.save(torch.jit.trace(tree, torch.zeros(1)), os.path.join(HERE, "script.pt"))
+
+
+def beside_weights():
+    """What a training may leave in a checkpoint, in classes that no reader of weights knows."""
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([parameter])
+    parameter.sum().backward()
+    optimizer.step()
+    return {"args": argparse.Namespace(arch="ViT", place=pathlib.PurePosixPath("/data")),
+            "optimizer": optimizer.state_dict(), "dtype": torch.float16, "size": torch.Size([2]),
+            "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10),
+            "layer": torch.nn.Linear(2, 2), "complex": torch.ones(2, dtype=torch.complex64),
+            "sparse": torch.eye(2).to_sparse(), "kept": {1, 2}}
 
 
 def as_people_have_them(state):
