@@ -38,6 +38,7 @@ from data.report import (
 from data.sample import class_names, ensure_sample, is_sample, to_draw
 from data.sources import images_to_classify
 from models import parallel
+from models.borrowed import borrows
 from models.checkpoint import config_of_run, last_own_run
 from models.classifier import answer, look_at
 from models.jclip.weights import write_atomically
@@ -68,10 +69,12 @@ def main():
     if not own and not drawn_to:
         library = PromptLibrary(beside_scripts(config.prompts.dir))
         classes = challenge_classes(data, library.domains)
+    if is_sample(data) and borrows(config):  # which takes the classes from the data
+        draw(data)
     trained = load_trained(config, classes)
     log(f"parameters: {in_words(trained.parameters)}")
     if is_sample(data):  # only now, when what can be wrong without it has been looked at
-        parallel.first_then_others(lambda: ensure_sample(data.root))
+        draw(data)
     images = images_to_classify(data, trained.classes, trained.numbers, labels_path)
     if arguments.ablate and images.labels is None:
         raise UserError(f"--ablate needs labels, and {data.images} has none that were trained")
@@ -120,6 +123,11 @@ def main():
     leave(config.output.checkpoint_dir,
           {**record, "temperature": temperature, "ablation": ablation,
            "seconds": time.perf_counter() - start})
+
+
+def draw(data):
+    """Draw the sample set unless it is there; `data` is the config's section."""
+    parallel.first_then_others(lambda: ensure_sample(data.root))
 
 
 def paths_of(arguments, data, own):

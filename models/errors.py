@@ -66,8 +66,14 @@ def run_script(main, go_on=""):
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def in_child():
+        if stopped:  # a pool put this child in the place of one that `_end_at_once` has ended
+            os._exit(1)
+        _end_when_told()
+
     # A child that waits for work, such as Jittor's compilers, is to end at once.
-    os.register_at_fork(after_in_child=_end_when_told)
+    os.register_at_fork(after_in_child=in_child)
     try:
         main()
     except UserError as error:

@@ -47,3 +47,31 @@ def test_what_cannot_be_printed_is_told():
         done = subprocess.run([sys.executable, "-c", SCRIPT.format(root=ROOT, end="pass")],
                               stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
     assert done.returncode == 2 and "No space left on device" in done.stderr
+
+
+# A pool puts a new process in the place of each that ends; here it has time to, as under load.
+POOL = """
+import io, multiprocessing, os, signal, sys, threading, time
+sys.path.insert(0, {root!r})
+from models.errors import run_script
+
+class SlowToFlush(io.StringIO):
+    def flush(self):
+        if threading.current_thread() is threading.main_thread():
+            time.sleep(1)
+
+pool = multiprocessing.get_context("fork").Pool(2)  # as Jittor's, which nobody closes
+
+def main():
+    sys.stdout = SlowToFlush()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+
+run_script(main)
+"""
+
+
+def test_a_pool_leaves_no_process_behind_that_holds_the_output():
+    done = subprocess.run([sys.executable, "-c", POOL.format(root=ROOT)], capture_output=True,
+                          text=True, timeout=30)
+    assert done.returncode == 128 + 15 and done.stderr == "interrupted\n"
