@@ -70,7 +70,7 @@ def test_with_little_memory_the_result_stays_the_same(folder, tmp_path):
     # Sums of fewer rows at a time round otherwise, by no more than this.
     lora, in_parts = (read_pickle(str(path / "prompt_lora.pkl"))["lora"]
                       for path in (folder / "weights", tmp_path / "weights"))
-    assert max(np.abs(lora[name] - in_parts[name]).max() for name in lora) < 1e-6
+    assert max(np.abs(lora[name] - in_parts[name]).max() for name in lora) < 3e-6
 
 
 def test_a_training_step_takes_no_more_memory_than_planned_with():
