@@ -277,7 +277,7 @@ def forget_a_layer(content):
 
 
 def move_base(content):
-    content["base"] = content["base"] + 1
+    content["base"] = np.arange(len(content["base"]))  # ascending labels, but others
 
 
 def train_on_others(content):

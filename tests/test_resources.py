@@ -117,7 +117,8 @@ def test_a_read_only_folder_is_told(folder, tmp_path):
         f"exec {sys.executable} test.py --config {folder}/tiny.yaml --output {disk}/result.txt")),
         cwd=ROOT, capture_output=True, text=True)
     line = done.stderr.splitlines()[-1]
-    assert done.returncode == 2 and "Read-only file system" in line and "make it writable" in line
+    assert done.returncode == 2 and f"cannot write to {disk}; make that writable" in line
+    assert "--output FILE" in line
 
 
 def test_a_data_folder_that_vanishes_is_told_and_the_older_result_stays(folder, tmp_path):
