@@ -84,8 +84,8 @@ def read_weights(path, activation=None):
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise UserError(
             f"{path} does not tell which GELU its model has; put the model's config.json beside "
-            "it, or set clip.activation (jclip.load's activation=) to quick_gelu, which OpenAI's "
-            "models have, or gelu, which LAION's have")
+            "it, or set clip.activation (jclip.load: activation=, convert: --activation) to "
+            "quick_gelu, which OpenAI's models have, or gelu, which LAION's have")
     state = to_openai(state)
     if EMBEDDING_ROWS in state:
         _fill_embedding(path, state)
