@@ -136,10 +136,10 @@ def read_lora(path, sizes):
                             "weights")
         path = os.path.join(path, found[0])
     content = read_content(path)[0]
-    for foreign in foreign_in(content):
-        raise UserError(f"{path} is refused: {foreign.reason}")
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no LoRA weights")
+    for foreign in foreign_in([content.get(key) for key in ("weights", "metadata", "lora")]):
+        raise UserError(f"{path} is refused: {foreign.reason}")
     if isinstance(content.get("lora"), dict):
         lora = _of_state(path, content)
     elif isinstance(content.get("weights"), dict) and "metadata" in content:
@@ -159,7 +159,6 @@ def _of_state(path, content):
     settings = settings.get("lora", settings) if isinstance(settings, dict) else {}
     try:
         params, rank, alpha = (settings[key] for key in ("params", "rank", "alpha"))
-        factor = np.float32(scaling(alpha, rank))
         additions = {}
         for name, down in content["lora"].items():
             encoder, block, layer, key = name.split(".")
@@ -168,9 +167,10 @@ def _of_state(path, content):
             parts = [p for p in params if p != "o"] if layer == "in_delta" else ["o"]
             up = content["lora"][name[:-len("down")] + "up"]
             for i, part in enumerate(sorted(parts, key=PARTS.index)):
-                additions[encoder, int(block), part] = (down[i * rank:(i + 1) * rank],
-                                                        up[i] * factor)
-    except (KeyError, ValueError, TypeError, IndexError, ZeroDivisionError) as error:
+                additions[encoder, int(block), part] = _pair(
+                    path, down[i * rank:(i + 1) * rank], up[i], scaling(alpha, rank))
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError,
+            ZeroDivisionError) as error:
         raise UserError(f"{path} is damaged ({shown(error)}); train again") from error
     return Lora(additions, alpha, "this project's LoRA")
 
@@ -195,14 +195,17 @@ def _of_clip_lora(path, content, sizes):
     part_of = {**{name: part for part, name in NAMES.items()}, "o_proj": "o", "out_proj": "o"}
     additions = {}
     for i, place in enumerate(places):
-        for name, pair in layers[f"layer_{i}"].items():
+        layer = layers[f"layer_{i}"]
+        if not isinstance(layer, dict):
+            raise UserError(f"{path}: layer_{i} is {shown(layer)}, not a dict of q_proj, …")
+        for name, pair in layer.items():
             if name not in part_of:
                 raise UserError(f"{path} adds to {shown(name)}, where LoRA here adds to "
                                 f"{', '.join(NAMES.values())} alone")
             if not isinstance(pair, dict) or set(pair) != {"w_lora_A", "w_lora_B"}:
                 raise UserError(f"{path}: layer_{i}.{name} has not w_lora_A and w_lora_B alone")
-            down, up = pair["w_lora_A"], pair["w_lora_B"]
-            additions[(*place, part_of[name])] = (down, _scaled(up, alpha / math.sqrt(rank)))
+            additions[(*place, part_of[name])] = _pair(
+                path, pair["w_lora_A"], pair["w_lora_B"], alpha / math.sqrt(rank))
     return Lora(additions, alpha, "CLIP-LoRA's")
 
 
@@ -237,8 +240,9 @@ def _of_peft(path, state, config_path):
             alpha = float(_of_pattern(config.get("alpha_pattern"), module, config["lora_alpha"]))
             rank = len(down)
             factor = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-            additions[place] = (down, _scaled(up, factor))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            additions[place] = _pair(path, down, up, factor)
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError,
+            re.error) as error:
         raise UserError(f"{path} and {config_path} do not fit each other ({shown(error)}); get "
                         "them again") from error
     return Lora(additions, float(config["lora_alpha"]), "PEFT's")
@@ -247,13 +251,20 @@ def _of_peft(path, state, config_path):
 def _of_pattern(patterns, module, otherwise):
     """PEFT's value for a module: that of the pattern which the end of its name has."""
     for pattern, value in (patterns or {}).items():
+        if re.search(r"\)[*+?{]", pattern):  # repeated groups could be matched for ever
+            raise ValueError(pattern)
         if re.match(rf"(.*\.)?({pattern})$", module):
             return value
     return otherwise
 
 
-def _scaled(up, factor):
-    return np.asarray(up, np.float32) * np.float32(factor)
+def _pair(path, down, up, factor):
+    """(A, B) as float32, B times a factor, of what a file holds for them."""
+    if not all(isinstance(half, np.ndarray) and half.ndim == 2 and half.dtype.kind == "f"
+               for half in (down, up)):
+        raise UserError(f"{path} holds {shown(down)} and {shown(up)} where LoRA has two matrices; "
+                        "get it again")
+    return down.astype(np.float32), up.astype(np.float32) * np.float32(factor)
 
 
 def _check(path, lora, sizes):

@@ -22,6 +22,7 @@ from models.lora_files import read_lora
 from tests.conftest import shapes_of
 from tests.reference.weights import TOKENS, random_images, random_state
 from tests.tensors import Tensor, dumps
+from tests.test_unpickle import HOSTILE
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Unlike depths and widths, so that nothing can be taken for the other.
@@ -267,8 +268,14 @@ ODD = {"w_lora_A": np.ones((4, 64), "f4"), "w_lora_B": np.ones((64, 4), "f4")}
     (with_layer("layer_8", {"q_proj": {"w_lora_A": np.ones((4, 64))}}), "not w_lora_A and w_lor"),
     (with_layer("layer_8", {"q_proj": {**ODD, "w_lora_B": np.full((64, 4), np.nan)}}), "finite"),
     (with_layer("layer_8", {"q_proj": {**ODD, "w_lora_B": np.ones((64, 3), "f4")}}), "shapes"),
+    (with_layer("layer_8", {"q_proj": {"w_lora_A": np.float32(1), "w_lora_B": 3}}), "two matrices"),
+    (with_layer("layer_8", {"q_proj": {**ODD, "w_lora_B": ["x"]}}), "two matrices"),
+    (with_layer("layer_8", 3), "layer_8 is 3"),
     ({"a": np.ones(3)}, "holds no LoRA weights, only 'a'"), ([1], "holds no LoRA"),
     ({"lora": {}, "settings": {"params": ["q"], "rank": 4, "alpha": 1.0}}, "holds no additions"),
+    ({"lora": {"text.0.in_delta.down": np.ones((4, 128), "f4"),
+               "text.0.in_delta.up": np.float32(1)},
+      "settings": {"params": ["q"], "rank": 4, "alpha": 1.0}}, "is damaged"),
     ({"lora": {"text.0.in_delta.down": np.ones((4, 128), "f4")}, "config": {}}, "is damaged")])
 def test_a_file_that_does_not_fit_is_told(tmp_path, content, words):
     path = str(tmp_path / "lora.pkl")
@@ -278,9 +285,25 @@ def test_a_file_that_does_not_fit_is_told(tmp_path, content, words):
     assert "\n" not in str(error.value)
 
 
+def test_nothing_hostile_is_run_and_what_lies_beside_is_left(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content, products = FORMS["all"]
+    path = tmp_path / "lora.pkl"
+    for name in ("os.system", "eval", "deque", "an instance"):
+        path.write_bytes(dumps({**content, "args": HOSTILE[name]}))
+        same_products(read_lora(str(path), SIZES), products)
+        path.write_bytes(dumps({**content, "weights": {**content["weights"],
+                                                       "layer_0": {"q_proj": HOSTILE[name]}}}))
+        with pytest.raises(UserError, match="is refused: it"):
+            read_lora(str(path), SIZES)
+    assert os.listdir(tmp_path) == ["lora.pkl"]
+
+
 @pytest.mark.parametrize("config, words", [
     ({"peft_type": "LOHA"}, "another kind than LoRA"), ({"use_dora": True}, "use_dora"),
-    ({"lora_alpha": "x"}, "do not fit"), (None, "adapter_config.json is missing")])
+    ({"lora_alpha": "x"}, "do not fit"), ({"alpha_pattern": {"(a+)+$": 3}}, "do not fit"),
+    ({"alpha_pattern": {"(": 3}}, "do not fit"), ({"alpha_pattern": [3]}, "do not fit"),
+    (None, "adapter_config.json is missing")])
 def test_an_adapter_that_does_not_fit_is_told(tmp_path, config, words):
     state, saved, _ = peft(SOME)
     path = write_peft(tmp_path / "adapter", state, {**saved, **(config or {})})
