@@ -26,7 +26,7 @@ import numpy as np
 from configs import load_config
 from configs.choice import config_path
 from configs.command_line import Parser
-from configs.places import beside_scripts, home, require_writable
+from configs.places import home, require_writable
 from data.challenge import challenge_classes, data_path
 from data.report import (
     ablation_table,
@@ -67,7 +67,7 @@ def main():
     start = time.perf_counter()
     classes = class_names() if drawn_to else None
     if not own and not drawn_to:
-        library = PromptLibrary(beside_scripts(config.prompts.dir))
+        library = PromptLibrary(config.prompts.dir)
         classes = challenge_classes(data, library.domains)
     if is_sample(data) and borrows(config):  # which takes the classes from the data
         draw(data)

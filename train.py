@@ -77,12 +77,11 @@ def main():
     require_writable({"output.checkpoint_dir": config.output.checkpoint_dir,
                       "output.cache_dir": config.output.cache_dir, **to_draw(data)})
     runtime.use_accelerator()
-    library = PromptLibrary(beside_scripts(config.prompts.dir))
+    library = PromptLibrary(config.prompts.dir)
     np.random.seed(config.seed)  # LoRA's start
     model, preprocess = jclip.load(beside_scripts(config.clip.weights), config.clip.activation)
     lora.freeze(model)
-    encoder = auxiliary.load_encoder(config.aux.weights and beside_scripts(config.aux.weights),
-                                     preprocess.image_size)
+    encoder = auxiliary.load_encoder(config.aux.weights, preprocess.image_size)
     if is_sample(data):  # only now, when what can be wrong without it has been looked at
         parallel.first_then_others(lambda: ensure_sample(data.root))
     challenge = with_decodable(load_data(data, config.seed, library), config.workers)

@@ -23,8 +23,7 @@ from models.errors import UserError
 from models.untrusted import leaves_folder, odd_character, shown
 
 _LAYOUT = "see the README for the layout of the data"
-
-
+_PICKLE = re.compile(rb"\x80([\0-\5]|\Z)")
 # What operating systems and tools leave in folders, beside what begins with a point.
 _LEFT_BY_SYSTEMS = {
     "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx",
@@ -524,12 +523,8 @@ def require_text(path, wanted):
     Args:
         path: data.shots_file. wanted: what it must be, for the message.
     """
-    try:
-        with open(path, "rb") as file:
-            start = file.read(4096)
-    except OSError:
-        return  # its reader tells it
-    pickled = is_pickle(path)
+    start = _first_bytes(path)
+    pickled = _PICKLE.match(start)
     if pickled or b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):
         kind = "a pickle, as CoOp's runs keep their few-shot choices" if pickled else "no text"
         raise UserError(f"data.shots_file {path} is {kind}; give {wanted}, or leave it out and set "
@@ -538,12 +533,16 @@ def require_text(path, wanted):
 
 def is_pickle(path):
     """Whether a file begins as pickles of protocol 2 and above do; False where there is none."""
+    return _PICKLE.match(_first_bytes(path)) is not None
+
+
+def _first_bytes(path):
+    """The first bytes of a file; none where it cannot be read, as its reader tells."""
     try:
         with open(path, "rb") as file:
-            start = file.read(2)
+            return file.read(4096)
     except OSError:
-        return False
-    return start[:1] == b"\x80" and start[1:] <= b"\5"
+        return b""
 
 
 def numbered_lines(path, form):

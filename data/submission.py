@@ -16,7 +16,7 @@ import zipfile
 from configs import load_config
 from configs.choice import config_path
 from configs.command_line import Parser
-from configs.places import beside_scripts, home, require_writable
+from configs.places import home, require_writable
 from data.challenge import challenge_classes, data_path, list_images
 from models.errors import UserError, run_script
 from models.jclip.weights import write_atomically
@@ -41,7 +41,7 @@ def main():
     config = load_config(config_path(arguments.config, arguments.overrides, ("test",)),
                          arguments.overrides)
     data = config.data
-    classes = challenge_classes(data, PromptLibrary(beside_scripts(config.prompts.dir)).domains)
+    classes = challenge_classes(data, PromptLibrary(config.prompts.dir).domains)
     folder = arguments.test_dir or data_path(data, "test_dir")
     names = [os.path.basename(path) for path in list_images(folder)]
     check_entry(result, names, len(classes))

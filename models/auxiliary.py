@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from jittor import nn
 
+from configs.places import beside_scripts
 from models import jclip, lora
 from models.checkpoint import fingerprint
 from models.errors import UserError
@@ -67,7 +68,7 @@ def load_encoder(path, view_size):
 
     Args:
         path: a file of any format of `models.jclip.formats`, a folder that holds one, or a name
-            of `jclip.available_models()`.
+            of `jclip.available_models()`; in the working folder or beside the scripts.
         view_size: side of the views in pixels, at which a ResNet takes them; a CLIP has a size
             of its own, to which they are resized.
 
@@ -76,6 +77,7 @@ def load_encoder(path, view_size):
     """
     if path is None:
         return None
+    path = beside_scripts(path)
     if not os.path.exists(path):
         if path not in jclip.available_models():
             raise UserError(f"no auxiliary weights at {path}; put {_WANTED} there, or set "

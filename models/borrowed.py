@@ -8,6 +8,7 @@ import os
 import sys
 import zlib
 
+import jittor as jt
 import numpy as np
 
 from configs.places import beside_scripts
@@ -17,6 +18,7 @@ from models.errors import UserError
 from models.lora_files import read_lora
 from models.parameter_count import parameter_counts
 from models.prompt import class_features, handcrafted_prompts
+from models.shards import kept_arrays
 from models.trained import Trained, numbers_of
 from prompts import PromptLibrary
 
@@ -52,29 +54,37 @@ def load_borrowed(config, original, preprocess, clip, listed):
         if needs:
             raise UserError(f"{setting} needs a training, and {config.output.checkpoint_dir} holds "
                             "none; run train.py with lora.init, or leave it out")
-    library = PromptLibrary(beside_scripts(config.prompts.dir))
+    library = PromptLibrary(config.prompts.dir)
     challenge = load_data(config.data, config.seed, library)
     classes, base = challenge.classes, challenge.base
     tuned = lora.with_additions(original, found, path)
     prompts = handcrafted_prompts(library, classes, config.prompts)
-    enlarged = None
-    if config.prompts.enlarged:
-        enlarged = library.enlarged_prompts(classes, config.prompts.enlarged)
+    n_enlarged = config.prompts.enlarged
+    enlarged = library.enlarged_prompts(classes, n_enlarged) if n_enlarged else []
     additions = {place: np.concatenate([down.ravel(), up.ravel()])
                  for place, (down, up) in found.additions.items()}
     print(f"LoRA: {path} ({found.format}); prompts: this project's handcrafted ones, averaged; no "
           f"learned prompt and no head, as nothing is trained in {config.output.checkpoint_dir}; "
           f"base from a score of {threshold or 0.0:g} on", file=sys.stderr, flush=True)
+
+    def text_features():
+        texts = {"zero_shot_text": class_features(original, prompts),
+                 "tuned_text": class_features(tuned, [prompts[label] for label in base])}
+        if enlarged:
+            texts["enlarged_text"] = class_features(original, enlarged)
+        return {name: features.numpy() for name, features in texts.items()}
+
+    texts_from = (clip, [(*place, zlib.crc32(values)) for place, values in additions.items()],
+                  prompts, enlarged, base.tolist())
+    texts = kept_arrays(config.output.cache_dir, "text_features", texts_from, text_features)
     nothing = np.zeros((0, original.sizes.embed_dim), np.float32)
     return Trained(
         original, tuned, preprocess, original.scale(), classes, base, challenge.new,
         numbers_of(classes, listed),
-        zero_shot_text=class_features(original, prompts), prompt_text=None, queue_text=None,
-        tuned_text=class_features(tuned, [prompts[label] for label in base]), head=None,
-        plain_head=None, threshold=threshold or 0.0, temperature=1.0, zero_shot_temperature=1.0,
+        **{name: jt.array(features) for name, features in texts.items()},
+        prompt_text=None, queue_text=None, head=None, plain_head=None,
+        threshold=threshold or 0.0, temperature=1.0, zero_shot_temperature=1.0,
         support=nothing, tuned_support=nothing, support_labels=np.zeros(0, int),
-        enlarged_text=None if enlarged is None else class_features(original, enlarged),
-        origin=(clip, [(*place, zlib.crc32(values)) for place, values in additions.items()],
-                prompts, enlarged, base.tolist(), config.ood.to_dict()),
+        origin=(*texts_from, config.ood.to_dict()),
         parameters=parameter_counts(original, additions, (), {}))
 

@@ -106,8 +106,7 @@ def load_trained(config, classes=None):
     if borrows(config):
         return load_borrowed(config, original, preprocess, clip, classes)
     folder = trained_folder(config.output)
-    encoder = auxiliary.load_encoder(config.aux.weights and beside_scripts(config.aux.weights),
-                                     preprocess.image_size)
+    encoder = auxiliary.load_encoder(config.aux.weights, preprocess.image_size)
     saved = read_checkpoints(folder, original.sizes, made_with(config, clip, None), encoder)
     stage_1, heads, noted = (saved[name] for name in ("prompt_lora.pkl", "head.pkl", "ood.pkl"))
     files = [os.path.join(folder, name) for name in saved]
@@ -122,7 +121,7 @@ def load_trained(config, classes=None):
         aux_head = AMUHead(config.aux.alpha, config.aux.power,
                            weight=saved["aux.pkl"]["aux_weight"])
 
-    library = PromptLibrary(beside_scripts(config.prompts.dir))
+    library = PromptLibrary(config.prompts.dir)
     prompts = handcrafted_prompts(library, classes, config.prompts)
     names = [library.name(c) for c in classes]
     wanted_new = new if config.transduction.mode == "selective" else new[:0]

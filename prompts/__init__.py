@@ -14,6 +14,7 @@ any class, "enlarged" the class names that belong to no data set.
 import glob
 import os
 
+from configs.places import beside_scripts
 from data.challenge import ClassName
 from models.errors import UserError
 from models.untrusted import odd_character, read_json, shown
@@ -25,14 +26,14 @@ class PromptLibrary:
     """The prompts of a folder.
 
     Args:
-        folder: where the `.json` files lie.
+        folder: where the `.json` files lie, in the working folder or beside the scripts.
 
     Raises:
         UserError: no such folder, or a file that is not of the schema.
     """
 
     def __init__(self, folder):
-        self._domains = {}
+        folder, self._domains = beside_scripts(folder), {}
         paths = sorted(glob.glob(os.path.join(glob.escape(folder), "*.json")))
         if not paths:
             raise UserError(f"no prompt files in {folder}; set prompts.dir to the folder with "

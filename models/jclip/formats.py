@@ -26,7 +26,7 @@ import numpy as np
 
 from models.errors import UserError
 from models.jclip.names import find_state, to_openai, told
-from models.jclip.places import refuse_no_weights, weights_files
+from models.jclip.places import first_bytes, weights_files
 from models.jclip.sizes import sizes_of
 from models.jclip.torch_archive import (
     LEGACY_START,
@@ -161,14 +161,12 @@ def read_content(path):
     Raises:
         UserError: no such file, or a damaged or refused one.
     """
-    refuse_no_weights(path)
-    with open(path, "rb") as file:
-        start = file.read(len(LEGACY_START))
+    start = first_bytes(path)
     if start[:4] == b"PK\3\4":
         content, is_script = _guarded(path, read_torch_archive)
         return ((content, "quick_gelu", "TorchScript archive") if is_script
                 else (content, None, "PyTorch state dict"))
-    if start == LEGACY_START:
+    if start.startswith(LEGACY_START):
         return _guarded(path, read_torch_legacy), None, "PyTorch state dict"
     if start[8:9] == b"{":
         return (*_guarded(path, _read_safetensors), "safetensors")

@@ -91,8 +91,8 @@ def _shards(index):
     return paths
 
 
-def refuse_no_weights(path):
-    """Refuse a file that cannot be weights, for what it is.
+def first_bytes(path):
+    """The first bytes of a file of weights; one that cannot be weights is refused for what it is.
 
     Raises:
         UserError: no such file, an empty one, a Git LFS pointer, a web page, an archive, …
@@ -113,3 +113,4 @@ def refuse_no_weights(path):
     if start[:1] in b"{[" and start[1:].lstrip()[:1] in (b'"', b"{", b"[", b"}", b"]"):
         raise UserError(f"{path} is JSON, not the weights themselves; name the file beside it that "
                         "holds them, or the folder")
+    return head
