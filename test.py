@@ -27,7 +27,8 @@ from configs import load_config
 from configs.choice import config_path
 from configs.command_line import Parser
 from configs.places import home, require_writable
-from data.challenge import challenge_classes, data_path
+from data.challenge import challenge_classes
+from data.folders import data_path
 from data.report import (
     ablation_table,
     print_ablation,

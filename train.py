@@ -30,7 +30,7 @@ from configs import format_config, load_config, own_pictures_config
 from configs.choice import config_path
 from configs.command_line import Parser
 from configs.places import beside_scripts, home, require_writable
-from data.challenge import in_place_of_lost
+from data.lost import in_place_of_lost
 from data.sample import ensure_sample, is_sample, to_draw
 from data.sources import load_data
 from data.views import Views, decode, read_ahead, view_batches
@@ -162,7 +162,7 @@ def settings_of(arguments):
 def with_decodable(challenge, n_threads):
     """The `Challenge` with others of their class for images that cannot be decoded.
 
-    A warning has named each of these; see `data.challenge.in_place_of_lost`.
+    A warning has named each of these; see `data.lost.in_place_of_lost`.
     """
     def are_whole(samples):
         own = samples[parallel.share(len(samples))]

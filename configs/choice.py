@@ -5,7 +5,7 @@ import sys
 
 from configs import COMPETITION, FOLDER, SAMPLE, load_config
 from configs.places import MAIN_FOLDER, beside_scripts
-from data.challenge import data_folder, named_alike, visible_names
+from data.folders import data_folder, named_alike, visible_names
 from models import jclip
 from models.errors import UserError
 

@@ -7,8 +7,6 @@ and Windows' backslashes are accepted. A path in them that leads out of the fold
 refused.
 """
 
-import collections
-import difflib
 import os
 import re
 import warnings
@@ -16,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.folders import data_folder, data_path, inner_folder, natural_key, visible_names
 from data.formats import IMAGE_SUFFIXES, is_image
 from data.names import domains_of, tell_reading, without_numbers
 from models import untrusted
@@ -24,10 +23,6 @@ from models.untrusted import leaves_folder, odd_character, shown
 
 _LAYOUT = "see the README for the layout of the data"
 _PICKLE = re.compile(rb"\x80([\0-\5]|\Z)")
-# What operating systems and tools leave in folders, beside what begins with a point.
-_LEFT_BY_SYSTEMS = {
-    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx",
-    "$recycle.bin", "#recycle", "system volume information", "lost+found", "@eadir"}
 
 
 class ClassName(NamedTuple):
@@ -224,75 +219,6 @@ def few_shot(classes, samples, settings, seed, train=None, validation=None):
                      validation, spare, after_shots(rest, settings.val_shots, seed))
 
 
-def in_place_of_lost(challenge, are_whole):
-    """A `Challenge` whose images can all be decoded.
-
-    In the place of one that cannot be comes the next of its class in the seed's order, which a
-    warning tells; where there is none, or the shots are a file's, it is left out.
-
-    Args:
-        challenge: `Challenge`.
-        are_whole: function of a list of `Sample`, not empty: whether each can be decoded.
-
-    Raises:
-        UserError: a class is left without training images.
-    """
-    known = {}  # so that none is decoded, and warned of, twice
-
-    def whole(samples):
-        new = [sample for sample in samples if sample not in known]
-        if new:
-            known.update(zip(new, are_whole(new)))
-        return [known[sample] for sample in samples]
-
-    train, lost = _replaced(challenge.train, challenge.spare, whole)
-    left = {sample.label for sample in train}
-    empty = next((label for label in challenge.base if label not in left), None)
-    if empty is not None:
-        raise UserError(f"the class {shown(challenge.classes[empty].name)}: none of its training "
-                        "images can be decoded; replace one of them")
-    _tell_lost("training", lost)
-    taken = {new for _, new in lost}
-    # What is trained on now is lost to the validation.
-    validation, lost = _replaced(
-        challenge.validation, challenge.spare_validation,
-        lambda samples: [is_whole and sample not in taken
-                         for sample, is_whole in zip(samples, whole(samples))])
-    _tell_lost("validation", [pair for pair in lost if pair[0] not in taken])
-    return challenge._replace(train=train, validation=validation, held_back=[
-        sample for sample in challenge.held_back if sample not in taken])
-
-
-def _replaced(samples, spare, are_whole):
-    """Samples with spare ones in the place of lost ones, and the list of (lost, spare or None)."""
-    waiting = {}
-    for sample in spare:
-        waiting.setdefault(sample.label, collections.deque()).append(sample)
-    found, unknown = list(samples), list(range(len(samples)))
-    while unknown:
-        whole = are_whole([found[place] for place in unknown])
-        unknown = [place for place, is_whole in zip(unknown, whole) if not is_whole]
-        for place in unknown:
-            others = waiting.get(samples[place].label)
-            found[place] = others.popleft() if others else None
-        unknown = [place for place in unknown if found[place] is not None]
-    return ([sample for sample in found if sample is not None],
-            [(old, new) for old, new in zip(samples, found) if old != new])
-
-
-def _tell_lost(kind, lost):
-    """Warn of images that cannot be decoded, list of (sample, the one in its place or None)."""
-    replaced = [(old, new) for old, new in lost if new is not None]
-    alone = [old for old, new in lost if new is None]
-    if replaced:
-        old, new = replaced[0]
-        warnings.warn(f"{len(replaced)} {kind} images that cannot be decoded are replaced by the "
-                      f"next of their classes, such as {old.path} by {new.path}", stacklevel=3)
-    if alone:
-        warnings.warn(f"{len(alone)} {kind} images that cannot be decoded are left out, such as "
-                      f"{alone[0].path}, as there is no other to take", stacklevel=3)
-
-
 def read_labels(path, n_classes, named=os.path.basename):
     """{image: label} of a label file for test images; errors as in `read_samples`.
 
@@ -370,109 +296,6 @@ def check_names(folder, images, left_out):
     if left_out:
         warnings.warn(f"{folder}: {len(left_out)} names are left out, such as "
                       f"{ascii(min(left_out))}: folders, or no ending of an image", stacklevel=3)
-
-
-def is_hidden(name):
-    """Whether a file or folder of this name is hidden or an operating system's own.
-
-    Such are no images and no classes, and nothing is said of them: '._1.jpg' is what a Mac leaves
-    beside '1.jpg'.
-    """
-    return name.startswith(".") or name.casefold() in _LEFT_BY_SYSTEMS
-
-
-def visible_names(folder):
-    """Names in a folder that are not hidden, list; none where it cannot be read."""
-    try:
-        return [name for name in os.listdir(folder) if not is_hidden(name)]
-    except OSError:
-        return []
-
-
-def named_alike(root, name):
-    """What else lies in a folder that may be meant by a name that is not there.
-
-    Args:
-        root: the folder.
-        name: of a list in it ('classes.txt': 'classes_b.txt', 'Classes.txt') or of a folder of
-            images ('TestSetB': 'TestSetA').
-
-    Returns:
-        list of names as `name` is written, relative to `root`, the likest first.
-    """
-    folder, wanted = os.path.split(os.path.normpath(name))
-    place, ending = os.path.join(root, folder), os.path.splitext(wanted)[1].casefold()
-    # The first word tells the kind: 'Test' of 'TestSetB', 'class' of 'classes' and 'class_names'.
-    kind = re.match("[A-Za-z][a-z]*|", wanted)[0].casefold()[:5]
-    found = []
-    for other in sorted(visible_names(place), key=natural_key):
-        same_ending = os.path.splitext(other)[1].casefold() == ending
-        is_kind = os.path.isfile if ending else os.path.isdir
-        if (other != wanted and same_ending and is_kind(os.path.join(place, other))
-                and (kind and other.casefold().startswith(kind)
-                     or other.casefold() == wanted.casefold())):
-            found.append(other)
-    found.sort(key=lambda other: -difflib.SequenceMatcher(
-        None, other.casefold(), wanted.casefold()).ratio())
-    return [os.path.join(folder, other) for other in found]
-
-
-def inner_folder(folder, holds):
-    """A folder, or the one in it that archives leave when they are unpacked into it.
-
-    Args:
-        folder: where something is looked for.
-        holds: function of a folder, whether it is there.
-
-    Returns:
-        the folder itself, if it holds it or none does; else, with a warning, the one of its own
-        name in it ('Dataset/Dataset'), or the only one in it.
-    """
-    place = folder
-    for _ in range(3):
-        if holds(place):
-            break
-        inner = [name for name in visible_names(place) if os.path.isdir(os.path.join(place, name))]
-        own = os.path.basename(os.path.abspath(place)).casefold()
-        inner = [name for name in inner if name.casefold() == own] or inner
-        if len(inner) != 1:
-            return folder
-        place = os.path.join(place, inner[0])
-    if not holds(place):
-        return folder
-    if place != folder:  # told from one place in the source, so that Python tells it once
-        warnings.warn(f"{folder}: what lies in {place} is used", stacklevel=1)
-    return place
-
-
-def data_folder(root, name):
-    """The folder that holds a list or a folder of the data: `root`, or its `inner_folder`."""
-    return inner_folder(root, lambda folder: os.path.exists(os.path.join(folder, name)))
-
-
-def data_path(settings, key):
-    """The path of what a key of the config's section `data` names in data.root.
-
-    Args:
-        settings: the section. key: such as 'classes' or 'test_dir'.
-
-    Raises:
-        UserError: it is not there, and others of its kind are.
-    """
-    name = getattr(settings, key)
-    path = os.path.join(data_folder(settings.root, name), name)
-    if not os.path.exists(path):
-        others = named_alike(settings.root, name)
-        if others:
-            raise UserError(f"{path} is not there, but {', '.join(others[:5])}; did you mean "
-                            f"data.{key}={others[0]}?")
-    return path
-
-
-def natural_key(name):
-    """Sort key with numbers by value; ties by the name itself."""
-    parts = re.split(r"([0-9]+)", name)  # text and numbers by turns
-    return [(-1, p) if i % 2 == 0 else (int(p), "") for i, p in enumerate(parts)], name
 
 
 def choose_shots(samples, shots, seed):

@@ -13,13 +13,12 @@ from data.challenge import (
     Sample,
     check_names,
     few_shot,
-    is_hidden,
-    natural_key,
     numbered_lines,
     read_text,
     refuse_odd_characters,
     with_slashes,
 )
+from data.folders import is_hidden, natural_key
 from data.formats import IMAGE_SUFFIXES, is_image, needs_package
 from data.names import without_numbers
 from models.errors import UserError

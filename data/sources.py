@@ -5,13 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.challenge import (
-    data_path,
-    list_images,
-    load_challenge,
-    read_labels,
-    with_slashes,
-)
+from data.challenge import list_images, load_challenge, read_labels, with_slashes
+from data.folders import data_path
 from data.names import warn_of_names
 from data.pictures import labels_of_pictures, load_pictures, read_pictures
 from data.splits import load_benchmark, read_benchmark, require_image

@@ -12,8 +12,6 @@ from typing import NamedTuple
 from data.challenge import (
     ClassName,
     Sample,
-    data_folder,
-    data_path,
     few_shot,
     find_image,
     is_pickle,
@@ -21,6 +19,7 @@ from data.challenge import (
     require_text,
     with_slashes,
 )
+from data.folders import data_folder, data_path
 from data.pictures import files_below
 from models.errors import UserError
 from models.jclip.torch_archive import read_pickled_tensors

@@ -17,7 +17,8 @@ from configs import load_config
 from configs.choice import config_path
 from configs.command_line import Parser
 from configs.places import home, require_writable
-from data.challenge import challenge_classes, data_path, list_images
+from data.challenge import challenge_classes, list_images
+from data.folders import data_path
 from models.errors import UserError, run_script
 from models.jclip.weights import write_atomically
 from models.untrusted import read_lines, shown

@@ -15,7 +15,7 @@ from configs.command_line import Parser
 from configs.places import home
 from models.errors import UserError
 from models.jclip.formats import read_weights, sizes_of_weights
-from models.jclip.torch_archive import torch_archive
+from models.jclip.torch_writer import torch_archive
 from models.jclip.weights import write_atomically, write_pickle
 from models.lora_files import (
     NAMES,

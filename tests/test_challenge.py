@@ -16,18 +16,16 @@ from data.challenge import (
     ClassName,
     Sample,
     choose_shots,
-    data_path,
     few_shot,
-    in_place_of_lost,
     list_images,
     load_challenge,
-    named_alike,
-    natural_key,
     read_classes,
     read_labels,
     read_samples,
     training_folders,
 )
+from data.folders import data_path, named_alike, natural_key
+from data.lost import in_place_of_lost
 from models.errors import UserError
 from prompts import PromptLibrary
 

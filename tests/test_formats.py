@@ -19,7 +19,7 @@ from models.errors import UserError
 from models.jclip.formats import read_content, read_weights
 from models.jclip.model import CLIP
 from models.jclip.sizes import CLIPSizes, ResNetSizes, TowerSizes
-from models.jclip.torch_archive import torch_archive
+from models.jclip.torch_writer import torch_archive
 from models.jclip.weights import write_pickle
 from models.lora import apply_lora
 from tests.corpus import weights as corpus

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from models.errors import UserError
 from models.jclip.model import CLIP
 from models.jclip.sizes import CLIPSizes, TowerSizes
-from models.jclip.torch_archive import torch_archive
+from models.jclip.torch_writer import torch_archive
 from models.jclip.weights import read_pickle, write_pickle
 from models.lora import apply_lora, load_additions, lora_state, merge_lora
 from models.lora_convert import convert, to_clip_lora, to_peft, to_state

@@ -19,12 +19,12 @@ from data.challenge import (
     ClassName,
     Sample,
     list_images,
-    natural_key,
     read_classes,
     read_labels,
     read_samples,
     training_folders,
 )
+from data.folders import natural_key
 from data.submission import check_entry
 from data.views import decode
 from models.errors import UserError
