@@ -2,9 +2,11 @@
 
     python -m models.lora convert IN --weights ViT-B-32.pkl [OUT]     (models/lora_convert.py)
 
-Hu et al. 2021, arXiv 2106.09685: W x becomes W x + (alpha / R) B A dropout(x), A (R, D)
-random, B (D, R) zero. On which weights of CLIP: Zanella and Ben Ayed 2024, arXiv 2405.18541.
-Departure: q, k and v of a block share one dropout mask, which is one pass over x, not three.
+Hu et al. 2021, arXiv 2106.09685: W x becomes W x + (α / √R) B A dropout(x), A (R, D) random,
+B (D, R) zero. The factor is CLIP-LoRA's (Zanella and Ben Ayed 2024, arXiv 2405.18541), as is on
+which weights of CLIP; Hu et al. have α / R, whose additions shrink as the rank grows.
+
+Ours: q, k and v of a block share one dropout mask, which is one pass over x, not three.
 """
 
 import contextlib
@@ -33,7 +35,7 @@ _INPUTS = PARTS[:3]  # q, k and v come from one product, o from another
 
 
 class LowRank(nn.Module):
-    """x (…, D) -> (alpha / R) B A dropout(x), for some of the output parts of one product.
+    """x (…, D) -> (α / √R) B A dropout(x), for some of the output parts of one product.
 
     Args:
         width: D, channels of x and of each part.
@@ -101,7 +103,7 @@ def apply_lora(model, encoder="both", params=("q", "k", "v"), rank=4, alpha=1.0,
         encoder: 'vision', 'text' or 'both'.
         params: which of q, k, v, o.
         rank: R, at least 1.
-        alpha: the paper's α; the addition is scaled by α / R.
+        alpha: the paper's α; the addition is scaled by α / √R.
         dropout: share in [0, 1) of the input channels dropped in training.
         positions: which blocks of each encoder: 'all', 'bottom', 'mid', 'up' (thirds),
             'half-bottom', 'half-up', 'top1', 'top2', 'top3', or a list of block numbers.

@@ -87,8 +87,8 @@ class Lora(NamedTuple):
 
 
 def scaling(alpha, rank):
-    """The factor on B A x: the paper's α / R (Hu et al. 2021, arXiv 2106.09685)."""
-    return alpha / rank
+    """The factor on B A x: α / √R (Kalajdzievski 2023, arXiv 2312.03732), as in CLIP-LoRA's code."""
+    return alpha / math.sqrt(rank)
 
 
 def depths(sizes):
