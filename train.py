@@ -211,12 +211,13 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states, run
                        "weight_decay": config.lora.weight_decay})
     optimizer = jt.optim.AdamW(groups, lr=0.0)
     queue = PromptQueue(config.prompt.queue_length)
-    queue.push(learner.context)
     parts = {"prompt": [learner.context]}
     if layers:
         parts["lora"] = lora.parameters(layers)
     start = {part: arrays(parameters) for part, parameters in parts.items()}
     first = go_on(states, model, learner, optimizer, queue)
+    if not len(queue):  # nothing to go on from, whose queue has the start already
+        queue.push(learner.context)
     tokens = [tokenize_prompts(model, texts) for texts in prompts]
     views = Views(preprocess, 1, settings.scale, config.seed, whole_first=False)
     logit_scale = model.scale()

@@ -44,8 +44,8 @@ def outputs(folder):
     return {name: (folder / name).read_bytes() for name in OUTPUTS}
 
 
-def start(script, folder):
-    return subprocess.Popen([sys.executable, *command(script, folder)], cwd=ROOT, text=True,
+def start(script, folder, *more):
+    return subprocess.Popen([sys.executable, *command(script, folder, *more)], cwd=ROOT, text=True,
                             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
@@ -98,6 +98,25 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(workplace):
     left = [name for _, folders, files in os.walk(workplace) for name in folders + files]
     assert not [name for name in left if name.endswith((".tmp", ".lock")) or name == "unfinished"
                 or name.startswith("test_images_")]
+
+
+@pytest.mark.parametrize("settings", [
+    [], ["lora.encoder=none", "train.epochs=9", "prompt.epochs=5"], ["prompt.epochs=9"]],
+    ids=["prompt first", "no LoRA", "LoRA first"])
+def test_with_a_queue_that_is_not_full_it_goes_on_to_the_same_bytes(workplace, settings):
+    settings = ["prompt.queue_every=2", "prompt.queue_length=5", *settings]
+
+    def finished(*more):
+        finish("train.py", workplace, "--stage", "1", *settings, *more)
+        return (workplace / "weights/prompt_lora.pkl").read_bytes()
+
+    expected = finished("--restart")
+    process = start("train.py", workplace, "--stage", "1", *settings, "--restart")
+    wait_for(process, "epoch 3: loss")
+    process.kill()
+    process.communicate()
+    assert (workplace / "weights" / "unfinished").exists()
+    assert finished() == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

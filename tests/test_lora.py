@@ -59,7 +59,7 @@ def test_addition_is_scaled_b_a_x():
     randomise([layer])
     x = np.random.RandomState(1).normal(size=(4, 8)).astype(np.float32)
     down, up = layer.down.numpy(), layer.up.numpy()
-    expected = 1.5 * np.concatenate(
+    expected = 3 / np.sqrt(2) * np.concatenate(
         [x @ down[:2].T @ up[0].T, np.zeros((4, 8)), x @ down[2:].T @ up[1].T], axis=1)
     np.testing.assert_allclose(layer(jt.array(x)).numpy(), expected, atol=1e-5)
     np.testing.assert_allclose(x @ layer.weight().numpy().T, expected, atol=1e-5)
