@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 
 import pytest
 
@@ -84,6 +85,74 @@ def test_the_repositorys_files_have_templates_and_descriptions(files):
                 assert len(set(entry["descriptions"])) >= 3, (domain, name)
         if domain not in (GENERAL, ENLARGED):
             assert read["classes"], domain
+
+
+# CLIP's text encoder does not read them: such a sentence moves its class towards the other one.
+COMPARES_OR_NEGATES = {
+    "alike", "compared", "different", "differs", "instead", "lacking", "lacks", "less", "like",
+    "more", "neither", "never", "no", "nor", "not", "rather", "resembles", "resembling", "similar",
+    "than", "unlike", "without"}
+
+
+def words_of(text):
+    return " ".join(re.findall(r"[\w']+", text.lower().replace("-", " ")))
+
+
+def names_of(key, entry):
+    """The ways a class may be called in a description, the longest first, set of texts."""
+    names = {words_of(name) for name in (key.replace("_", " "), entry.get("name", key))}
+    names |= {name[:-len(" dog")] for name in names if name.endswith(" dog")}
+    return sorted(names, key=len, reverse=True)
+
+
+def places_of(name, text):
+    """Where a name, or its plural, stands in a text: list of matches."""
+    return list(re.finditer(rf"\b{re.escape(name)}(s|es)?\b", text))
+
+
+def faults(description, own, others):
+    """What is wrong with a description, list of texts.
+
+    Args:
+        description: the text. own: `names_of` its class. others: names of its file's others.
+    """
+    text, found = words_of(description), []
+    starts = [match.start() for name in own for match in places_of(name, text)]
+    if not starts or len(text[:min(starts)].split()) > 4:
+        found.append("does not name its class in the first words")
+    for name in own:
+        text = re.sub(rf"\b{re.escape(name)}(s|es)?\b", "", text)
+    if len(text.split()) > 12:
+        found.append("is long")
+    found += [f"says {word!r}" for word in COMPARES_OR_NEGATES & set(text.split())]
+    return found + [f"names {name!r}" for name in others
+                    if places_of(name, text) and not any(places_of(name, o) for o in own)]
+
+
+def test_a_description_says_what_its_own_class_has(files):
+    """In a caption's few words, so that it moves its class towards its own images."""
+    for domain, read in files.items():
+        names = {key: names_of(key, entry) for key, entry in read["classes"].items()}
+        for key, entry in read["classes"].items():
+            others = [name for other in names if other != key for name in names[other]]
+            for description in entry.get("descriptions", []):
+                found = faults(description, names[key], others)
+                assert not found, (domain, key, description, found)
+
+
+@pytest.mark.parametrize("description, fault", [
+    ("a small red fox with a white tail tip.", None),
+    ("two red foxes in the snow.", None),
+    ("a red fox beside a wolf.", "names 'wolf'"),
+    ("a red fox, unlike any other.", "says 'unlike'"),
+    ("a red fox smaller than most.", "says 'than'"),
+    ("a red fox without a collar.", "says 'without'"),
+    ("an animal with pointed ears, the red fox.", "does not name its class in the first words"),
+    ("an animal with pointed ears.", "does not name its class in the first words"),
+    ("a red fox that runs along the edge of a wood in the early light of day.", "is long")])
+def test_what_a_description_may_not_say(description, fault):
+    found = faults(description, names_of("Red_fox", {}), ["wolf", "fox", "arctic fox"])
+    assert found == ([] if fault is None else [fault])
 
 
 def test_the_enlarged_list_is_large(files):
