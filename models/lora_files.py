@@ -87,7 +87,7 @@ class Lora(NamedTuple):
 
 
 def scaling(alpha, rank):
-    """The factor on B A x: α / √R (Kalajdzievski 2023, arXiv 2312.03732), as in CLIP-LoRA's code."""
+    """The factor on B A x, α / √R: CLIP-LoRA's (Kalajdzievski 2023, arXiv 2312.03732)."""
     return alpha / math.sqrt(rank)
 
 

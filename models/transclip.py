@@ -3,33 +3,46 @@
 Zanella, Gérin and Ben Ayed 2024, arXiv 2406.01837. Over the assignments z_i (on the simplex) of the
 images i ∈ Q, the classes' means μ_k and one diagonal covariance Σ, it minimises
 
-    − Σ_{i∈Q} z_i · log p_i − γ |Q|/|S| Σ_{i∈S} y_i · log p_i
-    − ρ Σ_{i∈Q} (½ Σ_{j∈Q} + Σ_{j∈S}) w_ij z_i · z_j + Σ_{i∈Q} (z_i · log z_i − λ z_i · log ŷ_i)
+    − 1/τ Σ_{i∈Q} z_i · log p_i − γ |Q|/|S| Σ_{i∈S} y_i · log p_i
+    − 1/2k Σ_{i∈Q} (½ Σ_{j∈Q} + Σ_{j∈S}) w_ij z_i · z_j + Σ_{i∈Q} (z_i · log z_i − λ z_i · log ŷ_i)
 
 with log p_ik = −½ (f_i − μ_k)ᵀ Σ⁻¹ (f_i − μ_k), a Gaussian's up to a constant; ŷ_i the prediction
 without the other images; S the images with known labels y (few-shot), none of them in the
 zero-shot form; w_ij = n_ij + n_ji, where n_ij is the cosine if j is among the k nearest others of
 i ∈ Q, else 0 (so an image and its mutual neighbour count twice for each other). By turns:
 
-    z_i ∝ ŷ_i^λ exp(log p_i + ρ Σ_j w_ij z_j)      some steps, all images at once; z_j = y_j in S
-    μ_k = (Σ_Q z_ik f_i + γ' Σ_S y_ik f_i) / (Σ_Q z_ik + γ' Σ_S y_ik),    γ' = γ |Q|/|S|
+    z_i ∝ ŷ_i^λ exp(log p_i / τ + Σ_j w_ij z_j / 2k)   some steps, all images at once; z = y in S
+    μ_k = Σ_Q z_ik f_i + γ' Σ_S y_ik f_i, brought to unit norm                  γ' = τ γ |Q|/|S|
     Σ = diag(Σ_Q Σ_k z_ik (f_i − μ_k)² + γ' Σ_S Σ_k y_ik (f_i − μ_k)²) / (|Q| + γ' |S|)
 
-The features' Gram matrix is never whole in memory: it is worked on by blocks of rows, of which
-the nearest alone are kept.
+τ = 50, 1 / 2k, the unit norm and τ in γ' are the authors' code's; the paper has none of them.
+Without τ a likelihood over hundreds of channels drowns the prediction, and z is 0 or 1.
+
+Ours:
+- An image's neighbours are found among the test images and the support, both by the same rule, and
+  a negative cosine counts as 0. The code lets a support image choose test images, without the first
+  of them, and adds its rows up in another order than the columns'.
+- A class without support starts at the mean of the images with the largest ŷ, as the code's
+  zero-shot form does, which weighs them by ŷ.
+- z comes last, with the last μ and Σ, as in the code; a class that no image is of keeps its mean,
+  and no variance is below 1e-6.
+- λ and γ are settings; the code takes λ = 0.5 with support and 1 without, and γ by a validation
+  set.
+- The features' Gram matrix is never whole in memory: it is worked on by blocks of rows, of which
+  the nearest alone are kept.
 """
 
 import jittor as jt
 import numpy as np
 from jittor import nn
 
+_TEMPERATURE = 50.0  # τ
 _BLOCK_BYTES = 128 << 20
 _SMALLEST = 1e-6  # variance; a class's mass, below which its mean stays
 
 
 def transclip(features, log_prior, support=None, support_labels=None, kl_weight=1.0,
-              support_weight=0.02, affinity_weight=8.0, nearest=3, n_confident=8, n_rounds=10,
-              n_steps=5):
+              support_weight=0.02, nearest=3, n_confident=8, n_rounds=10, n_steps=5):
     """Each image's assignment to the classes.
 
     Args:
@@ -38,8 +51,8 @@ def transclip(features, log_prior, support=None, support_labels=None, kl_weight=
         support: float32 array (S, D), unit norm, images of known classes; None for none.
         support_labels: int array (S,); a class may have no such image.
         kl_weight: λ, how much ŷ counts.
-        support_weight: γ, what all of the support counts for beside all of the images.
-        affinity_weight: ρ.
+        support_weight: γ, of which τ times is what all of the support counts for beside all of
+            the images.
         nearest: k.
         n_confident: a class without support starts at the mean of as many images, those with
             the largest ŷ.
@@ -54,7 +67,7 @@ def transclip(features, log_prior, support=None, support_labels=None, kl_weight=
         support, support_labels = np.zeros((0, D), np.float32), np.zeros(0, int)
     known = np.zeros((len(support), C), np.float32)
     known[np.arange(len(support)), support_labels] = 1.0
-    weight = support_weight * N / max(1, len(support))  # γ'
+    weight = _TEMPERATURE * support_weight * N / max(1, len(support))  # γ'
     # What the support adds to the sums over all images.
     known_mass, known_sum = weight * known.sum(axis=0), weight * known.T @ support  # (C,), (C, D)
     squares = _sum_of_squares(features) + weight * _sum_of_squares(support)  # (D,)
@@ -63,24 +76,24 @@ def transclip(features, log_prior, support=None, support_labels=None, kl_weight=
     means = starting_means(features, log_prior, support, support_labels, n_confident)
     variance = np.full(D, 1.0 / D, np.float32)
     assigned = np.concatenate([np.exp(log_prior), known])  # z, and y
-    for _ in range(n_rounds):
-        # log p but for what is the same for all classes
-        precise = means / variance
+    for turn in range(n_rounds + 1):
+        if turn:
+            mass = assigned[:N].sum(axis=0, dtype=np.float64) + known_mass
+            sums = known_sum + _weighted_sums(assigned[:N], features)
+            means = _unit(np.where(mass[:, None] > _SMALLEST, sums, means))
+            spread = (squares - 2 * (means * sums).sum(axis=0)
+                      + (mass[:, None] * means ** 2).sum(axis=0))
+            variance = np.maximum(spread / mass.sum(), _SMALLEST).astype(np.float32)
+        # λ log ŷ + log p / τ, but for what is the same for all classes
+        precise = means / (_TEMPERATURE * variance)
         fixed = kl_weight * log_prior - (means * precise).sum(axis=1) / 2
         _add_product(fixed, features, precise)  # (N, C)
         for _ in range(n_steps):
             log_assigned = pairs.sums(assigned)
-            log_assigned *= affinity_weight
+            log_assigned /= 2 * nearest
             log_assigned += fixed
             _log_normalise(log_assigned)
             np.exp(log_assigned, out=assigned[:N])
-        mass = assigned[:N].sum(axis=0, dtype=np.float64) + known_mass
-        sums = known_sum + _weighted_sums(assigned[:N], features)
-        means = np.where(mass[:, None] > _SMALLEST, sums / np.maximum(mass, _SMALLEST)[:, None],
-                         means)
-        spread = squares - 2 * (means * sums).sum(axis=0) + (mass[:, None] * means ** 2).sum(axis=0)
-        variance = np.maximum(spread / mass.sum(), _SMALLEST).astype(np.float32)
-        means = means.astype(np.float32)
     return log_assigned
 
 
@@ -92,7 +105,13 @@ def starting_means(features, log_prior, support, support_labels, n_confident):
         if not len(own):
             own = features[np.argsort(-log_prior[:, k], kind="stable")[:n_confident]]
         means[k] = own.mean(axis=0)
-    return means
+    return _unit(means)
+
+
+def _unit(rows):
+    """Rows (N, D) of unit norm, float32."""
+    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(
+        np.float32)
 
 
 class Affinity:

@@ -108,6 +108,68 @@ def test_class_features_are_means_of_unit_features(small_clip):
         np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-5)
 
 
+def hidden_world(small_clip, seed=0):
+    """Eight classes of names that say nothing, whose images show what a context unknown to us says.
+
+    Returns:
+        (learner, hidden, images): the `PromptLearner` that starts from "a photo of a"; the context
+        (M, W) under which the texts are the images' centres; images(noise, seed), which draws
+        16 images a class: features (128, D) and labels (128,).
+    """
+    learner = PromptLearner(small_clip, [f"qzx{letter}" for letter in "abcdefgh"])
+    random = np.random.RandomState(seed)
+    hidden = random.normal(size=learner.context.shape).astype(np.float32)
+    centres = learner.text_features(small_clip, hidden).numpy()
+    centres -= centres.mean(axis=0)  # what differs between the classes, which few channels show
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    labels = np.repeat(np.arange(8), 16)
+
+    def images(noise, seed):
+        drawn = centres[labels] + noise * np.random.RandomState([7, seed]).normal(
+            size=(len(labels), centres.shape[1])) / np.sqrt(centres.shape[1])
+        return unit_norm(jt.array(drawn.astype(np.float32))), labels
+
+    return learner, hidden, images
+
+
+def accuracy(image_features, text_features, labels):
+    logits = image_features.numpy() @ (text_features - text_features.mean(dim=0)).numpy().T
+    return (logits.argmax(axis=1) == labels).mean()
+
+
+def test_a_learned_prompt_tells_classes_whose_names_do_not(small_clip):
+    freeze(small_clip)
+    learner, _, images = hidden_world(small_clip)
+    training, labels = images(0.5, seed=1)
+    fresh, _ = images(0.5, seed=2)
+    before = accuracy(fresh, learner.text_features(small_clip), labels)
+    learner.context.start_grad()
+    optimizer = jt.optim.AdamW([learner.context], lr=0.1)
+    for _ in range(100):
+        text = learner.text_features(small_clip)
+        logits = 20 * jt.nn.matmul_transpose(training, text - text.mean(dim=0))
+        optimizer.step(jt.nn.cross_entropy_loss(logits, jt.array(labels)))
+    after = accuracy(fresh, learner.text_features(small_clip), labels)
+    assert before < 0.4 and after > 0.65
+
+
+def test_the_mean_over_the_queue_is_steadier_than_contexts_that_jump_about(small_clip):
+    learner, hidden, images = hidden_world(small_clip)
+    features, labels = images(0.5, seed=2)
+    alone, together = [], []
+    for seed in range(20):
+        queue = PromptQueue(3)
+        for epoch in range(4):  # of which the last three are kept
+            jump = np.random.RandomState([seed, epoch]).normal(size=hidden.shape)
+            queue.push(hidden + 0.15 * jump.astype(np.float32))
+        alone.append(accuracy(features, queue_features(small_clip, learner,
+                                                       queue.contexts()[-1:]), labels))
+        together.append(accuracy(features, queue_features(small_clip, learner, queue.contexts()),
+                                 labels))
+    assert np.mean(together) > np.mean(alone) + 0.1
+    assert np.std(together) < 0.6 * np.std(alone)
+
+
 def test_long_prompts_are_left_out_but_never_all():
     prompts = [["a cat", "a cat on the mat"], ["a very long text", "a longer text by far"]]
     assert without_long_prompts(prompts, 5) == [["a cat"], ["a very long text"]]

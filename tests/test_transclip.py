@@ -6,8 +6,8 @@ import pytest
 from models import transclip as module
 from models.transclip import nearest_others, starting_means, transclip
 
-SETTINGS = {"kl_weight": 0.7, "support_weight": 0.3, "affinity_weight": 2.0, "nearest": 3,
-            "n_confident": 4, "n_rounds": 4, "n_steps": 3}
+SETTINGS = {"kl_weight": 0.7, "support_weight": 0.3, "nearest": 3, "n_confident": 4,
+            "n_rounds": 4, "n_steps": 3}
 
 
 def unit(rows):
@@ -28,8 +28,8 @@ def mixture(n_classes=5, n_each=12, n_support=3, width=16, noise=0.25, seed=0):
     return features, log_prior.astype(np.float32), support, support_labels, labels
 
 
-def plain(features, log_prior, support, support_labels, kl_weight, support_weight,
-          affinity_weight, nearest, n_confident, n_rounds, n_steps):
+def plain(features, log_prior, support, support_labels, kl_weight, support_weight, nearest,
+          n_confident, n_rounds, n_steps, temperature=50.0):
     """The updates as the module's docstring has them, dense and in float64; returns z."""
     N, C = log_prior.shape
     everything = np.concatenate([features, support]).astype(np.float64)
@@ -43,20 +43,27 @@ def plain(features, log_prior, support, support_labels, kl_weight, support_weigh
     affinity = kept + kept.T
     means = starting_means(features, log_prior, support, support_labels, n_confident)
     variance = np.ones(features.shape[1]) / features.shape[1]
-    each = np.concatenate([np.ones(N), np.full(len(support),
-                                               support_weight * N / max(1, len(support)))])
+    of_support = temperature * support_weight * N / max(1, len(support))
+    each = np.concatenate([np.ones(N), np.full(len(support), of_support)])
     z = np.concatenate([np.exp(log_prior.astype(np.float64)), known])
-    for _ in range(n_rounds):
+
+    def assign():
         apart = everything[:, None] - means  # (N + S, C, D)
         log_p = -(apart ** 2 / variance).sum(axis=2) / 2
         for _ in range(n_steps):
-            logits = kl_weight * log_prior + log_p[:N] + affinity_weight * (affinity @ z)[:N]
+            logits = (kl_weight * log_prior + log_p[:N] / temperature
+                      + (affinity @ z)[:N] / (2 * nearest))
             logits -= logits.max(axis=1, keepdims=True)
             z[:N] = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+    for _ in range(n_rounds):
+        assign()
         weights = z * each[:, None]
-        means = (weights.T @ everything) / weights.sum(axis=0)[:, None]
+        means = weights.T @ everything
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
         apart = everything[:, None] - means
         variance = (weights[:, :, None] * apart ** 2).sum(axis=(0, 1)) / each.sum()
+    assign()
     return z[:N]
 
 
@@ -96,7 +103,8 @@ def test_rows_are_probabilities():
 
 
 def test_structure_mends_a_poor_prior():
-    features, log_prior, support, support_labels, labels = mixture(n_each=40)
+    features, log_prior, support, support_labels, labels = mixture(
+        n_each=40, width=256, noise=0.06)
     before = (log_prior.argmax(axis=1) == labels).mean()
     for known in ((support, support_labels), (None, None)):
         after = (transclip(features, log_prior, *known).argmax(axis=1) == labels).mean()
