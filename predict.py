@@ -2,8 +2,7 @@
 
     python predict.py IMAGE … [--run FOLDER | --config CONFIG] [key=value …]
 
-By default with the run on own pictures that was trained last, else as test.py. A probability
-is among the base or the new classes, whichever the image is taken for.
+By default with the run on own pictures that was trained last, else as test.py.
 """
 
 import os
@@ -20,7 +19,7 @@ from configs.command_line import Parser
 from configs.places import home, require_writable
 from data.views import Views, view_batches
 from models.checkpoint import config_of_run, last_own_run
-from models.classifier import answer, judged, look, unseen
+from models.classifier import Seen, answer, look, unseen
 from models.trained import load_trained
 
 
@@ -55,8 +54,7 @@ def main():
     otherwise, n_named = unseen(trained, config, everything=False), 0
     for indices, pixels, _ in view_batches(views, paths, config.test.batch_size, config.workers,
                                            "images"):
-        seen = judged(trained, look(trained, config, otherwise, pixels))
-        answers = answer(trained, seen, config.fusion)
+        answers = answer(trained, Seen(**look(trained, config, otherwise, pixels)))
         for i, labels, shares in zip(indices, answers.labels, answers.probabilities):
             lines = [paths[i], *(f"  {100 * share:5.1f} %  {trained.classes[label].name}"
                                  for label, share in zip(labels, shares))]

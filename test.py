@@ -46,8 +46,8 @@ from models.jclip.weights import write_atomically
 from models.lock import output_lock
 from models.parameter_count import in_words
 from models.shards import Shards
-from models.trained import base_logits, fused_logits, load_trained, text_logits
-from models.transduction import joint_answer, joint_logits, require_mode
+from models.trained import base_logits, base_logits_of, load_trained, text_logits
+from models.transduction import joint_answer, require_mode
 from prompts import PromptLibrary
 from runs.gather import gather
 from runs.log import RunLog
@@ -80,7 +80,7 @@ def main():
     if arguments.ablate and images.labels is None:
         raise UserError(f"--ablate needs labels, and {data.images} has none that were trained")
     together = config.transduction.mode != "none"
-    # The report moves the threshold: where there are labels, both models look at all images.
+    # The report tells what each part adds: where there are labels, both models look at all images.
     everything = together or images.labels is not None
     with output_lock(f"{arguments.output}.lock"):
         shards = Shards(config.output.cache_dir, "test_images",
@@ -91,29 +91,27 @@ def main():
         seen = look_at(shards, trained, config, everything)
         if seen is None:  # the first process has what all have seen
             return
-        answers = one_by_one = answer(trained, seen, config.fusion)
+        answers = one_by_one = answer(trained, seen)
         temperature = trained.temperature
         if together:
-            if config.transduction.mode != "selective":
-                temperature = 1.0  # TransCLIP's assignments are probabilities as they are
-            logits = joint_logits(trained, seen, config)
-            answers = joint_answer(logits, temperature)
-            seen = seen._replace(is_base=np.isin(answers.labels[:, 0], trained.base))
+            temperature = 1.0  # TransCLIP's assignments are probabilities as they are
+            answers, log_z = joint_answer(trained, seen, config.transduction)
         lines = [" ".join([name, *map(str, labels)]) + "\n"
                  for name, labels in zip(images.names, trained.numbers[answers.labels])]
         write_atomically(table_path, table(images.names, trained.classes, answers, seen.scores))
         write_atomically(arguments.output, "".join(lines).encode())
         shards.remove()
-    n_base = int(seen.is_base.sum())
-    log(f"{arguments.output}, {table_path}: {len(lines)} images, {n_base} taken for base classes")
+    is_base = np.isin(answers.labels[:, 0], trained.base)
+    log(f"{arguments.output}, {table_path}: {len(lines)} images, {is_base.sum()} taken for base "
+        "classes")
     ablation = []
     if images.labels is not None:
-        print_report(trained.classes, trained.base, answers.labels, seen.scores, seen.is_base,
+        print_report(trained.classes, trained.base, answers.labels, seen.scores, is_base,
                      images.labels)
         print_calibration(answers, images.labels, temperature)
-        rows = ablation_rows(trained, seen, one_by_one.labels, config.fusion)
+        rows = ablation_rows(trained, seen, one_by_one.labels)
         if together:
-            rows.append(("+ joint decision", logits[:, trained.base], logits[:, trained.new],
+            rows.append(("+ all images together", log_z[:, trained.base], log_z[:, trained.new],
                          answers.labels))
         ablation = ablation_table(rows, trained.base, trained.new, images.labels)
         print_own_sides(ablation)
@@ -221,32 +219,32 @@ def table(names, classes, answers, scores):
     return text.getvalue().encode()
 
 
-def ablation_rows(trained, seen, rankings, fusion):
+def ablation_rows(trained, seen, rankings):
     """What `ablation_table` takes, as the parts are added; all from the same features.
 
     Args:
         trained, seen: everything of it.
         rankings: int array (N, K), labels as the base/new decision has them.
-        fusion: the config's section.
     """
     zero_shot, zero_shot_mta = (text_logits(trained, features, trained.zero_shot_text)
                                 for features in (seen.whole, seen.all_modes))
     base, new = zero_shot[:, trained.base], zero_shot[:, trained.new]
 
-    def fused(head):
-        return base_logits(trained, seen.whole, seen.tuned_whole, fusion, head)
+    def of_whole(head):
+        return base_logits(trained, seen.whole, seen.tuned_whole, head)
 
-    with_mta = base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head)
-    last = fused_logits(trained, seen, fusion), zero_shot_mta[:, trained.new]
+    with_mta = base_logits(trained, seen.modes, seen.tuned_modes, trained.head)
+    last = base_logits_of(trained, seen), zero_shot_mta[:, trained.new]
     rows = [("zero-shot", base, new, None)]
     if trained.prompt_text is not None:
         rows += [
-            ("+ learned prompt", text_logits(trained, seen.whole, trained.prompt_text), new, None),
+            ("+ learned prompt, half", text_logits(trained, seen.whole, trained.prompt_text), new,
+             None),
             ("+ queue average", text_logits(trained, seen.whole, trained.queue_text), new, None)]
-    rows.append(("+ LoRA", fused(None), new, None))
+    rows.append(("+ LoRA", of_whole(None), new, None))
     if trained.head is not None:
-        rows += [("+ head", fused(trained.plain_head), new, None),
-                 ("+ channel re-weighting", fused(trained.head), new, None)]
+        rows += [("+ head", of_whole(trained.plain_head), new, None),
+                 ("+ channel re-weighting", of_whole(trained.head), new, None)]
     rows.append(("+ MTA", with_mta, zero_shot_mta[:, trained.new], None))
     if trained.aux_head is not None:
         rows.append(("+ auxiliary", *last, None))

@@ -28,22 +28,18 @@ from data.sources import images_to_classify
 from data.views import Views, view_batches
 from models.checkpoint import config_of_run
 from models.checkpoint_parts import check_parts
-from models.classifier import answer, judged, original_modes
+from models.classifier import Seen, answer, original_modes
 from models.features import encode_views, mta_features
 from models.jclip.weights import read_pickle
 from models.prompt import PromptLearner, classifier_features, handcrafted_prompts
-from models.trained import base_threshold, load_trained
+from models.trained import load_trained
 from prompts import PromptLibrary
 
 FIGURES = ("base", "new", "harmonic_mean")
 CHANGES = {
-    "fusion.tuned_text": (0.3, 1.0, 3.0),
-    "fusion.zero_shot_text": (0.0, 0.5, 1.0),
-    "fusion.head": (0.0, 0.5, 1.0, 2.0),
     "prompt.queue_length": (1, 2, 3),
     "prompt.queue_weight": (0.0, 0.25, 0.5, 0.75, 1.0),
-    "ood.score": ("mass", "winner", "mcm", "neglabel"),
-    "ood.recall": (0.9, 0.95, 0.98, 0.99),
+    "ood.score": ("mass", "winner", "neglabel"),
     "mta.views": (1, 2, 4, 8, 16, 32),
     "mta.zero_shot_views": (1, 2, 4, 8, 16, 32),
     "mta.lambda_q": (1.0, 4.0, 16.0),
@@ -87,7 +83,8 @@ class Run:
         stage_1 = read_pickle(path)
         check_parts(path, stage_1, ("contexts",), self._trained.original.sizes)
         self._contexts = stage_1["contexts"]
-        images = images_to_classify(self._config.data, self._trained.classes, arguments.labels)
+        images = images_to_classify(self._config.data, self._trained.classes,
+                                    self._trained.numbers, arguments.labels)
         self._labels, self._features, self._tuned = images.labels, [], []
         settings = self._config.mta
         views = Views(self._trained.preprocess, arguments.views, settings.scale,
@@ -110,17 +107,15 @@ class Run:
         trained = self._trained
         if key.startswith("prompt."):
             trained = trained._replace(tuned_text=self._tuned_text(config))
-        trained = trained._replace(threshold=base_threshold(trained, trained.support, config.ood))
         V = config.mta.views
         modes, all_modes, scores = original_modes(
             trained, config, jt.array(self._features[:, :min(V, config.mta.zero_shot_views)]),
             lambda rows: jt.array(self._features[rows, :V]))
         tuned_modes = mta_features(jt.array(self._tuned[:, :V]), trained.tuned_text,
                                    trained.scale, config.mta)
-        seen = judged(trained, {"modes": modes, "all_modes": all_modes, "scores": scores,
-                                 "tuned_modes": tuned_modes})
-        shares = summary(trained.base, answer(trained, seen, config.fusion).labels, seen.scores,
-                         seen.is_base, self._labels)
+        labels = answer(trained, Seen(modes, tuned_modes, all_modes, scores)).labels
+        shares = summary(trained.base, labels, scores, np.isin(labels[:, 0], trained.base),
+                         self._labels)
         return [shares[figure] for figure in FIGURES]
 
     def _tuned_text(self, config):

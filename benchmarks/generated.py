@@ -109,7 +109,7 @@ def write_checkpoints(sizes, config, folder):
     contexts = start + random.normal(0, 0.01, (config.prompt.queue_length, *start.shape))
     text = inputs.unit_rows(random.normal(size=(C, D)))
     head = {"w": random.normal(size=(C, D)), "bias": np.zeros(C), "alpha": np.full(C, 30.0),
-            "scale": random.normal(1, 0.05, D), "shift": random.normal(0, 0.01, D), "text": text}
+            "scale": random.normal(1, 0.05, D), "text": text}
     head = {name: values.astype(np.float32) for name, values in head.items()}
     paths = list_images(os.path.join(config.data.root, config.data.test_dir))[:N_NOTED]
     whole = np.stack([preprocess.pixels(decode(path)) for path in paths])[:, None]
@@ -118,8 +118,7 @@ def write_checkpoints(sizes, config, folder):
              "contexts": contexts.astype(np.float32)}
     labels = np.arange(len(noted)) % C
     held_back = {"modes": noted, "tuned_modes": noted, "labels": labels}
-    for name, content in (("prompt_lora.pkl", tuned), ("ood.pkl", {"features": noted}),
-                          ("calibration.pkl", held_back),
+    for name, content in (("prompt_lora.pkl", tuned), ("calibration.pkl", held_back),
                           ("head.pkl", {"head": head, "plain_head": head, "features": noted,
                                         "labels": labels})):
         save_checkpoint(os.path.join(folder, name), origin, content)

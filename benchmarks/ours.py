@@ -124,13 +124,13 @@ def fitting(sizes, folder):
     def run():
         head = LPPlusPlus(sizes["epochs"], channel_reweighting=True, **inputs.HEAD)
         head.fit(features, labels, texts)
-        jt.sync([head.w, head.bias, head.alpha, head.scale, head.shift], True)
+        jt.sync([head.w, head.bias, head.alpha, head.scale], True)
         return head
 
     def result():
         head = run()
         learned = {"weight": head.w, "bias": head.bias, "alpha": head.alpha, "scale": head.scale,
-                   "shift": head.shift, "logits": head.logits(features[::50])}
+                   "logits": head.logits(features[::50])}
         return {name: value.numpy() for name, value in learned.items()}
 
     # Two products an epoch: the logits, and the gradient of all that is learned.

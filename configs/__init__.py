@@ -23,9 +23,8 @@ _COMMAND_LINE = "command line"
 _OR_A_LIST = {"lora.positions": [0]}
 _OR_NULL = {"data.labels": "labels.txt", "data.shots_file": "shots.txt", "data.images": "pictures",
             "data.new_classes": "names.txt", "data.split": "split.json", "data.domain": "Animal",
-            "data.domains": True,
-            "prompts.max_tokens": 77, "ood.threshold": 0.5,
-            "aux.weights": "r-50-1000ep.pth.tar", "clip.activation": "quick_gelu",
+            "data.domains": True, "prompts.max_tokens": 77, "aux.weights": "r-50-1000ep.pth.tar",
+            "clip.activation": "quick_gelu",
             "lora.init": "lora_weights.pkl", "output.shipped_dir": "test_pkl/sample"}
 # Paths in data.root, which a config file may not lead out of it. (The command line is the
 # user's own.)
@@ -35,15 +34,14 @@ _IN_ROOT = {"data.classes", "data.train_list", "data.test_dir", "data.labels", "
 PATHS = {*_IN_ROOT, "data.root", "data.shots_file", "data.images", "data.new_classes",
          "clip.weights", "aux.weights", "lora.init", "prompts.dir", "output.checkpoint_dir",
          "output.cache_dir", "output.shipped_dir"}
-# Numbers that must be at least 1 or may be negative; all others must be at least 0.
+# Numbers that must be at least 1; all others must be at least 0.
 _AT_LEAST_ONE = {
     "data.shots", "prompts.max_tokens", "prompt.queue_length", "prompt.queue_every", "lora.rank",
     "train.epochs", "train.batch_size", "head.epochs", "head.views", "mta.views",
     "mta.zero_shot_views", "test.batch_size", "aux.views", "aux.epochs"}
-_ANY_SIGN = {"ood.threshold"}
 _NOT_ZERO = {"mta.lambda_y"}  # a divisor
 _AT_MOST = {"seed": 2 ** 32 - 1, "train.scale": 1, "mta.scale": 1, "mta.nearest": 1,
-            "prompt.queue_weight": 1, "ood.recall": 1, "ood.negative_share": 1,
+            "prompt.queue_weight": 1, "ood.negative_share": 1,
             "aux.merged_share": 1}
 
 
@@ -303,7 +301,7 @@ def _check_text(name, value, source):
 def _check_range(name, value, source):
     key = name.partition("[")[0]
     least, most = int(key in _AT_LEAST_ONE), _AT_MOST.get(key, math.inf)
-    if value < least and key not in _ANY_SIGN:
+    if value < least:
         raise UserError(f"{source}: {name} is {shown(value)}; it must be at least {least}")
     if value == 0 and key in _NOT_ZERO:
         raise UserError(f"{source}: {name} is {shown(value)}; it must be more than 0")

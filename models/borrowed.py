@@ -1,7 +1,6 @@
 """Tests with others' LoRA where nothing is trained: their additions, this project's prompts.
 
-What a training would have made is not there: no learned prompt, no head, no temperature, and base
-and new are told apart at even odds, as the threshold is taken from training images' scores.
+What a training would have made is not there: no learned prompt, no head and no temperature.
 """
 
 import os
@@ -21,8 +20,6 @@ from models.prompt import class_features, handcrafted_prompts
 from models.shards import kept_arrays
 from models.trained import Trained, numbers_of
 from prompts import PromptLibrary
-
-_EVEN = ("mass", "winner")  # scores that are 0 where both sides are as likely
 
 
 def borrows(config):
@@ -45,11 +42,7 @@ def load_borrowed(config, original, preprocess, clip, listed):
     """
     path, mode = beside_scripts(config.lora.init), config.transduction.mode
     found = read_lora(path, original.sizes)
-    threshold = config.ood.threshold
-    if threshold is None and config.ood.score not in _EVEN:
-        raise UserError(f"ood.score={config.ood.score} needs ood.threshold where nothing is "
-                        f"trained; set it, or one of ood.score={', '.join(_EVEN)}")
-    for setting, needs in ((f"transduction.mode={mode}", mode in ("few-shot", "selective")),
+    for setting, needs in ((f"transduction.mode={mode}", mode == "few-shot"),
                            ("aux.weights", config.aux.weights is not None)):
         if needs:
             raise UserError(f"{setting} needs a training, and {config.output.checkpoint_dir} holds "
@@ -64,8 +57,8 @@ def load_borrowed(config, original, preprocess, clip, listed):
     additions = {place: np.concatenate([down.ravel(), up.ravel()])
                  for place, (down, up) in found.additions.items()}
     print(f"LoRA: {path} ({found.format}); prompts: this project's handcrafted ones, averaged; no "
-          f"learned prompt and no head, as nothing is trained in {config.output.checkpoint_dir}; "
-          f"base from a score of {threshold or 0.0:g} on", file=sys.stderr, flush=True)
+          f"learned prompt and no head, as nothing is trained in {config.output.checkpoint_dir}",
+          file=sys.stderr, flush=True)
 
     def text_features():
         texts = {"zero_shot_text": class_features(original, prompts),
@@ -83,8 +76,8 @@ def load_borrowed(config, original, preprocess, clip, listed):
         numbers_of(classes, listed),
         **{name: jt.array(features) for name, features in texts.items()},
         prompt_text=None, queue_text=None, head=None, plain_head=None,
-        threshold=threshold or 0.0, temperature=1.0, zero_shot_temperature=1.0,
-        support=nothing, tuned_support=nothing, support_labels=np.zeros(0, int),
+        temperature=1.0, zero_shot_temperature=1.0, support=nothing,
+        support_labels=np.zeros(0, int),
         origin=(*texts_from, config.ood.to_dict()),
         parameters=parameter_counts(original, additions, (), {}))
 

@@ -9,7 +9,7 @@ from models.untrusted import shown
 # The axes of each array; a letter is of one length throughout a file: C base classes, K contexts
 # of M tokens, W text width, N images, n images or none, D feature, A auxiliary feature. Names and
 # shapes in 'lora' are held against the model when they are loaded into it.
-_HEAD = {"w": "CD", "bias": "C", "alpha": "C", "scale": "D", "shift": "D", "text": "CD"}
+_HEAD = {"w": "CD", "bias": "C", "alpha": "C", "scale": "D", "text": "CD"}
 _AXES = {"contexts": "KMW", "context": "MW", "queue": "KMW", "lora": {}, "features": "ND",
          "head": _HEAD, "plain_head": _HEAD, "modes": "nD", "tuned_modes": "nD",
          "aux_weight": "CA", "aux_features": "nA"}

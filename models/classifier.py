@@ -1,9 +1,14 @@
-"""Looks at images with what train.py left, decides base or new, and names classes.
+"""Looks at images with what train.py left, and tells base from new and class from class.
 
 Each image becomes V views, which MTA (Zanella and Ben Ayed 2024, arXiv 2405.02266) turns into
-one feature. The original CLIP tells base images from new ones. Base images get the logits of
-the tuned text, the zero-shot text and the head, and the auxiliary head's bias where there is one;
-new ones get zero-shot labels.
+one feature. The original CLIP says how likely the image is of a base class; the tuned CLIP and the
+head, with the auxiliary head's bias where there is one, say of which; and the original CLIP says of
+which new class it would be:
+
+    P(class) = P(its side) P(class | its side)
+
+A side that is all but excluded (`_EXCLUDED`) is not looked at closer: what is known by then tells
+the order of its classes.
 """
 
 import functools
@@ -15,12 +20,12 @@ import numpy as np
 from data.report import by_logit
 from data.submission import N_LABELS
 from data.views import Views, view_batches
-from models.calibration import probabilities
 from models.features import encode_views, mta_features
 from models.jclip.model import unit_norm
-from models.trained import fused_logits, scores_of, text_logits
+from models.trained import base_logits_of, scores_of, text_logits
 
 _BLOCK = 4096  # images
+_EXCLUDED = np.log(99)  # log-odds against a side: it has a hundredth
 
 
 class Seen(NamedTuple):
@@ -30,8 +35,8 @@ class Seen(NamedTuple):
         modes, tuned_modes: arrays (N, D), MTA's features by the original CLIP, of the first
             views, and by the tuned one.
         all_modes: array (N, D), the original CLIP's of all views, by which new classes are named;
-            of an image taken for base like `modes` unless `everything` is seen.
-        scores: array (N,), `base_score`. is_base: bool array (N,).
+            where those are excluded like `modes` unless `everything` is seen.
+        scores: array (N,), `base_score`.
         whole, tuned_whole: arrays (N, D), view 0 by either; None unless `everything` is seen.
         aux_features: array (N, A), zeros of an image that was not seen; None without an auxiliary
             encoder.
@@ -41,7 +46,6 @@ class Seen(NamedTuple):
     tuned_modes: np.ndarray
     all_modes: np.ndarray
     scores: np.ndarray
-    is_base: np.ndarray
     whole: np.ndarray = None
     tuned_whole: np.ndarray = None
     aux_features: np.ndarray = None
@@ -62,12 +66,12 @@ def look_at(shards, trained, config, everything):
     otherwise = unseen(trained, config, everything)
     found = shards.compute(batches, functools.partial(look, trained, config, otherwise),
                            {name: row[0] for name, row in otherwise.items()})
-    return None if found is None else judged(trained, found)
+    return None if found is None else Seen(**found)
 
 
-def judged(trained, found):
-    """`Seen` of `look`'s arrays: with the decision between base and new."""
-    return Seen(is_base=found["scores"] >= trained.threshold, **found)
+def base_odds(trained, scores):
+    """The log-odds (N,) of the base side: `base_score`, at the zero-shot logits' temperature."""
+    return scores / trained.zero_shot_temperature
 
 
 def look(trained, config, otherwise, pixels):
@@ -75,7 +79,8 @@ def look(trained, config, otherwise, pixels):
 
     Args:
         otherwise: `unseen`'s, which tells what is wanted. The tuned model and the auxiliary
-            encoder see base images only, unless everything is; the others have what `unseen` has.
+            encoder see images that may be of base classes, unless everything is seen; the others
+            have what `unseen` has.
     """
     everything = "whole" in otherwise
     seen = {name: np.repeat(row, len(pixels), axis=0) for name, row in otherwise.items()}
@@ -88,7 +93,7 @@ def look(trained, config, otherwise, pixels):
 
     seen["modes"], seen["all_modes"], seen["scores"] = original_modes(
         trained, config, features, of_all_views if pixels.shape[1] > n_first else None, everything)
-    wanted = np.flatnonzero(everything | (seen["scores"] >= trained.threshold))
+    wanted = np.flatnonzero(everything | (base_odds(trained, seen["scores"]) > -_EXCLUDED))
     if len(wanted):
         tuned_features = encode_views(trained.tuned, pixels[wanted])
         seen["tuned_modes"][wanted] = mta_features(tuned_features, trained.tuned_text,
@@ -104,13 +109,14 @@ def look(trained, config, otherwise, pixels):
 def original_modes(trained, config, features, of_all_views=None, everything=False):
     """MTA's features by the original CLIP, and the scores by which base and new are told apart.
 
-    The first views tell; a new image, which the original CLIP is to name, is looked at in all.
+    The first views tell; an image that may be of a new class, which the original CLIP is to name,
+    is looked at in all.
 
     Args:
         features: Var (B, V, D), of the first views.
         of_all_views: function of some rows of B, int array, that returns the features of all
             views of these images, Var; None where the first are all.
-        everything: whether base images are looked at in all views too.
+        everything: whether the others are looked at in all views too.
 
     Returns:
         modes, all_modes: float32 arrays (B, D), `Seen`'s. scores: array (B,).
@@ -118,7 +124,7 @@ def original_modes(trained, config, features, of_all_views=None, everything=Fals
     modes = mta_features(features, trained.zero_shot_text, trained.scale, config.mta)
     scores = scores_of(trained, jt.array(modes), config.ood)
     all_modes = modes.copy()
-    wanted = np.flatnonzero(everything | ~(scores >= trained.threshold))
+    wanted = np.flatnonzero(everything | (base_odds(trained, scores) < _EXCLUDED))
     if of_all_views is not None and len(wanted):
         all_modes[wanted] = mta_features(of_all_views(wanted), trained.zero_shot_text,
                                          trained.scale, config.mta)
@@ -139,13 +145,9 @@ def unseen(trained, config, everything):
 class Answers(NamedTuple):
     """The likeliest labels of images.
 
-    A base image's labels begin with base classes, a new one's with new classes; where they
-    were judged jointly (models/transduction.py), all classes are in one order.
-
     Attributes:
         labels: int array (N, min(5, C)), the likeliest first.
-        probabilities: array of that shape, calibrated: among the classes of the image's side,
-            0 for those of the other; or among all, where they were judged jointly.
+        probabilities: array of that shape, calibrated, among all classes.
         plain: the same without the temperatures.
     """
 
@@ -154,10 +156,11 @@ class Answers(NamedTuple):
     plain: np.ndarray
 
 
-def answer(trained, seen, fusion):
-    """`Answers` on the images that were `Seen`; `fusion` is the config's section."""
+def answer(trained, seen):
+    """`Answers` on the images that were `Seen`."""
     return Answers(*map(np.concatenate, zip(*(
-        _answer(trained, some, fusion) for some in blocks_of(seen)))))
+        likeliest(*(log_probabilities(trained, some, tempered) for tempered in (True, False)))
+        for some in blocks_of(seen)))))
 
 
 def blocks_of(seen):
@@ -166,21 +169,32 @@ def blocks_of(seen):
         yield Seen(*(None if values is None else values[start:start + _BLOCK] for values in seen))
 
 
-def _answer(trained, seen, fusion):
-    base, new = trained.base, trained.new
-    zero_shot = text_logits(trained, seen.all_modes, trained.zero_shot_text)
-    fused = fused_logits(trained, seen, fusion)
-    base_first = [base[by_logit(fused)], new[by_logit(zero_shot[:, new])]]
-    new_first = [base_first[1], base[by_logit(zero_shot[:, base])]]
-    labels = np.where(seen.is_base[:, None], np.concatenate(base_first, axis=1),
-                      np.concatenate(new_first, axis=1))[:, :N_LABELS]
+def likeliest(log_p, plain_log_p):
+    """`Answers` by log-probabilities (N, C) of all classes, with and without temperatures."""
+    labels = by_logit(log_p)[:, :N_LABELS]
+    return Answers(labels, *(np.exp(np.take_along_axis(each, labels, axis=1))
+                             for each in (log_p, plain_log_p)))
 
-    def of_labels(temperature, zero_shot_temperature):
-        shares = np.zeros(zero_shot.shape)
-        shares[np.ix_(seen.is_base, base)] = probabilities(fused[seen.is_base], temperature)
-        shares[np.ix_(~seen.is_base, new)] = probabilities(
-            zero_shot[np.ix_(~seen.is_base, new)], zero_shot_temperature)
-        return np.take_along_axis(shares, labels, axis=1)
 
-    return Answers(labels, of_labels(trained.temperature, trained.zero_shot_temperature),
-                   of_labels(1.0, 1.0))
+def log_probabilities(trained, seen, tempered=True):
+    """log P(class) (N, C) of the images that were `Seen`, with the temperatures or without.
+
+    It takes of `seen` what is there whether everything is seen or not.
+    """
+    temperature, zero_shot_temperature = (
+        (trained.temperature, trained.zero_shot_temperature) if tempered else (1.0, 1.0))
+    odds = base_odds(trained, seen.scores)[:, None]
+    modes = np.where(odds < _EXCLUDED, seen.all_modes, seen.modes)
+    zero_shot = text_logits(trained, modes, trained.zero_shot_text) / zero_shot_temperature
+    base = np.where(odds > -_EXCLUDED, base_logits_of(trained, seen) / temperature,
+                    zero_shot[:, trained.base])
+    if not tempered:
+        odds = seen.scores[:, None]
+    log_p = np.empty(zero_shot.shape, np.float32)
+    log_p[:, trained.base] = _log_softmax(base) - np.logaddexp(0, -odds)
+    log_p[:, trained.new] = _log_softmax(zero_shot[:, trained.new]) - np.logaddexp(0, odds)
+    return log_p
+
+
+def _log_softmax(logits):
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)

@@ -42,7 +42,8 @@ def auxiliary_features(encoder, preprocess, paths, config, restart):
 def base_image_features(model, clip, preprocess, paths, prompts, text, config, restart):
     """MTA features (N, D) of the training images by the original CLIP, kept likewise.
 
-    They tell which scores base images have, so that test.py can choose its threshold.
+    They are the support when test images are judged together, and tell an auxiliary head how sure
+    zero-shot CLIP is.
 
     Args:
         clip: `fingerprint` of the model's weights.

@@ -16,7 +16,6 @@ from models.frozen_features import (
     held_back_features,
     training_features,
 )
-from models.jclip.model import unit_norm
 from models.lp_plus_plus import LPPlusPlus
 from models.prompt import class_features, classifier_features, handcrafted_prompts
 from runs.log import distance
@@ -63,8 +62,7 @@ def fit_heads(stage_1, stage_1_path, challenge, library, learner, labels, encode
     if not parallel.is_first():
         return None
     heads = fit_lp_plus_plus(features, labels, tuned_text, tuned.scale(), config, run_log)
-    support = unit_norm(jt.array(features).mean(dim=1)).numpy()
-    contents = {"ood.pkl": {"features": noted}, "calibration.pkl": held_back}
+    contents = {"calibration.pkl": held_back}
     if encoder is not None:
         zero_shot = original.scale() * noted @ base_text.numpy().T
         # The first process is alone here; Jittor's optimizers would wait for the others.
@@ -72,12 +70,12 @@ def fit_heads(stage_1, stage_1_path, challenge, library, learner, labels, encode
                                                           config.aux, run_log)
         contents["aux.pkl"] = {"aux_weight": weight, "aux_encoder": encoder.fingerprint}
     # The last to be written: it tells that all are there.
-    return {**contents, "head.pkl": {**heads, "features": support,
+    return {**contents, "head.pkl": {**heads, "features": noted,
                                      "labels": challenge.base[labels]}}
 
 
 def fit_lp_plus_plus(features, labels, text, logit_scale, config, run_log):
-    """LP++ on all views; with channel re-weighting also the head without it.
+    """LP++ on all crops; with channel re-weighting also the head without it.
 
     Args:
         features: array (N, V, D), unit norm.
@@ -89,15 +87,12 @@ def fit_lp_plus_plus(features, labels, text, logit_scale, config, run_log):
     Returns:
         {'head': state, 'plain_head': state}; the second is for the ablation.
     """
-    N, V, D = features.shape
     states = {}
     for name, reweighting in (("head", config.head.channel_reweighting), ("plain_head", False)):
-        head = LPPlusPlus(config.head.epochs, reweighting, progress=True,
-                          accumulate_alpha=config.head.accumulate_alpha,
+        head = LPPlusPlus(config.head.epochs, reweighting, config.head.weight_decay, progress=True,
                           alpha_init=config.head.alpha_init * logit_scale)
         run_log.begin(name)
-        states[name] = head.fit(features.reshape(N * V, D), np.repeat(labels, V), text,
-                                log_epochs(head, run_log)).state()
+        states[name] = head.fit(features, labels, text, log_epochs(head, run_log)).state()
     return states
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_HEAD = ("w", "bias", "alpha", "scale", "shift")  # of a head's state; its text is CLIP's
+from models.lp_plus_plus import LEARNED
 
 
 def parameter_counts(clip, lora, contexts, head, encoder=None, encoder_head=None):
@@ -20,7 +20,7 @@ def parameter_counts(clip, lora, contexts, head, encoder=None, encoder_head=None
     """
     counts = {"CLIP": _of_module(clip), "LoRA": sum(np.size(array) for array in lora.values()),
               "learned prompts": np.size(contexts),
-              "head": sum(np.size(head[name]) for name in _HEAD if name in head)}
+              "head": sum(np.size(head[name]) for name in LEARNED if name in head)}
     if encoder is not None:
         # A ResNet is its own function; of another CLIP the image encoder alone is used.
         owner = getattr(encoder.encode, "__self__", None)

@@ -11,7 +11,6 @@ import numpy as np
 from configs import differences
 from configs.places import beside_scripts
 from data.challenge import ClassName
-from data.metrics import recall_threshold
 from models import auxiliary, jclip, lora
 from models.amu import AMUHead
 from models.calibration import fit_temperature
@@ -44,15 +43,13 @@ class Trained(NamedTuple):
         enlarged_text: Var (E, D) or None, further class names, original CLIP.
         prompt_text, queue_text: Var (C_base, D), original CLIP with the last learned prompt
             and with the queue's; for the ablation.
-        tuned_text: Var (C_base, D), tuned CLIP with the queue's prompts. tuned_new_text: Var
-            (C_new, D), the same of the new classes, or None where they are not asked for.
+        tuned_text: Var (C_base, D), tuned CLIP with the queue's prompts.
         head, plain_head: `LPPlusPlus`, the second without channel re-weighting; None where nothing
             is trained (models/borrowed.py), as are prompt_text and queue_text then.
-        threshold: base_score from which an image counts as base.
-        temperature, zero_shot_temperature: by which the fused and the zero-shot logits are
+        temperature, zero_shot_temperature: by which the base logits and the zero-shot logits are
             divided before the softmax.
-        support, tuned_support: arrays (N, D), the training images as the original and the
-            tuned CLIP see them. support_labels: int array (N,).
+        support: array (N, D), the training images as the original CLIP sees them.
+        support_labels: int array (N,).
         origin: plain values that tell everything above.
         aux_encoder, aux_head: `auxiliary.Encoder` and `AMUHead`, or None.
         parameters: {part: int}, `parameter_counts`.
@@ -72,15 +69,12 @@ class Trained(NamedTuple):
     tuned_text: object
     head: LPPlusPlus
     plain_head: LPPlusPlus
-    threshold: float
     temperature: float
     zero_shot_temperature: float
     support: np.ndarray
-    tuned_support: np.ndarray
     support_labels: np.ndarray
     origin: tuple
     enlarged_text: object = None
-    tuned_new_text: object = None
     aux_encoder: object = None
     aux_head: object = None
     parameters: dict = None
@@ -97,8 +91,6 @@ def load_trained(config, classes=None):
     Raises:
         UserError: nothing was trained, or with other weights, classes or settings.
     """
-    if min(config.fusion.to_dict().values()) < 0 or config.fusion.tuned_text <= 0:
-        raise UserError("fusion's weights must not be negative, and tuned_text must be above 0")
     original, preprocess = jclip.load(beside_scripts(config.clip.weights), config.clip.activation)
     lora.freeze(original)
     clip = fingerprint(original)
@@ -108,7 +100,7 @@ def load_trained(config, classes=None):
     folder = trained_folder(config.output)
     encoder = auxiliary.load_encoder(config.aux.weights, preprocess.image_size)
     saved = read_checkpoints(folder, original.sizes, made_with(config, clip, None), encoder)
-    stage_1, heads, noted = (saved[name] for name in ("prompt_lora.pkl", "head.pkl", "ood.pkl"))
+    stage_1, heads = saved["prompt_lora.pkl"], saved["head.pkl"]
     files = [os.path.join(folder, name) for name in saved]
     listed, classes = classes, [ClassName(*c) for c in stage_1["classes"]]
     if listed is not None and sorted(listed) != sorted(classes):
@@ -124,28 +116,25 @@ def load_trained(config, classes=None):
     library = PromptLibrary(config.prompts.dir)
     prompts = handcrafted_prompts(library, classes, config.prompts)
     names = [library.name(c) for c in classes]
-    wanted_new = new if config.transduction.mode == "selective" else new[:0]
     n_enlarged = config.prompts.enlarged
     enlarged = library.enlarged_prompts(classes, n_enlarged) if n_enlarged else []
     texts_from = (clip, files_checksum(files[:1]), prompts, names, enlarged,
-                  config.prompt.to_dict(), wanted_new.tolist())
+                  config.prompt.to_dict())
     texts = kept_arrays(config.output.cache_dir, "text_features", texts_from, functools.partial(
-        text_features, original, tuned, prompts, names, base, wanted_new, enlarged,
-        stage_1["contexts"], config.prompt))
+        text_features, original, tuned, prompts, names, base, enlarged, stage_1["contexts"],
+        config.prompt))
     trained = Trained(
         original, tuned, preprocess, original.scale(), classes, base, new,
         numbers_of(classes, listed),
         **{name: jt.array(features) for name, features in texts.items()},
         head=LPPlusPlus.from_state(heads["head"]),
-        plain_head=LPPlusPlus.from_state(heads["plain_head"]), threshold=0.0, temperature=1.0,
-        zero_shot_temperature=1.0, support=noted["features"], tuned_support=heads["features"],
-        support_labels=heads["labels"],
+        plain_head=LPPlusPlus.from_state(heads["plain_head"]), temperature=1.0,
+        zero_shot_temperature=1.0, support=heads["features"], support_labels=heads["labels"],
         origin=(*texts_from, files_checksum(files), config.ood.to_dict(), config.aux.views),
         aux_encoder=encoder, aux_head=aux_head, parameters=parameter_counts(
             original, stage_1["lora"], stage_1["contexts"], heads["head"], encoder,
             None if encoder is None else saved["aux.pkl"]["aux_weight"]))
-    trained = trained._replace(threshold=base_threshold(trained, noted["features"], config.ood))
-    return calibrated(trained, saved["calibration.pkl"], config.fusion)
+    return calibrated(trained, saved["calibration.pkl"])
 
 
 def numbers_of(classes, listed):
@@ -178,7 +167,7 @@ def read_checkpoints(folder, sizes, present, encoder):
     seen = ("modes", "tuned_modes") if encoder is None else ("modes", "tuned_modes", "aux_features")
     wanted = [("prompt_lora.pkl", ("data.split", "data.setting", *tuned_by), ("lora", "contexts")),
               ("head.pkl", (*tuned_by, "head"), ("head", "plain_head", "features")),
-              ("ood.pkl", ("prompts",), ("features",)), ("calibration.pkl", tuned_by, seen)]
+              ("calibration.pkl", tuned_by, seen)]
     if encoder is not None:
         wanted.append(("aux.pkl", ("prompts", *auxiliary.SETTINGS), ("aux_weight",)))
     saved = {}
@@ -195,23 +184,19 @@ def read_checkpoints(folder, sizes, present, encoder):
             raise UserError(f"{path} has other base classes than prompt_lora.pkl; train again")
         if name == "aux.pkl":
             auxiliary.check_encoder(path, content, encoder)
-    _warn_of_other_views(saved["ood.pkl"]["config"], present["config"])
-    for name, described in (("head.pkl", saved["ood.pkl"]["features"]),
+    _warn_of_other_views(saved["calibration.pkl"]["config"], present["config"])
+    for name, described in (("head.pkl", saved["head.pkl"]["features"]),
                             ("calibration.pkl", saved["calibration.pkl"]["modes"])):
         labels = saved[name].get("labels")
         if (not isinstance(labels, np.ndarray) or labels.shape != described.shape[:1]
                 or not np.isin(labels, first["base"]).all()):
             path = os.path.join(folder, name)
             raise UserError(f"{path} is damaged: its labels are no base classes; train again")
-    if len(saved["head.pkl"]["features"]) != len(saved["head.pkl"]["labels"]):
-        path = os.path.join(folder, "head.pkl")
-        raise UserError(f"{path} is damaged: its features are not those of its labels; train "
-                        "again")
     return saved
 
 
 def _warn_of_other_views(trained, present):
-    """Tell that the threshold and the temperatures are of other views than the test's."""
+    """Tell that the temperatures are of other views than the test's."""
     mta = trained.get("mta")
     if not isinstance(mta, dict) or not all(
             type(mta.get(key)) is int for key in ("views", "zero_shot_views")):
@@ -222,25 +207,24 @@ def _warn_of_other_views(trained, present):
 
     changed = differences(looked_at(mta), looked_at(present["mta"]), ("mta",))
     if changed:
-        warnings.warn(f"the threshold of base and new and the temperatures are of training's views "
-                      f"({'; '.join(changed)}); train.py --stage 2 makes them anew", stacklevel=2)
+        warnings.warn(f"the temperatures are of training's views ({'; '.join(changed)}); "
+                      "train.py --stage 2 makes them anew", stacklevel=2)
 
 
-def text_features(original, tuned, prompts, names, base, new, enlarged, contexts, settings):
+def text_features(original, tuned, prompts, names, base, enlarged, contexts, settings):
     """Features of everything that images are compared with: {attribute of `Trained`: array}.
 
     Args:
         original, tuned: CLIPs.
         prompts: list (C) of lists of texts. names: list (C) of texts.
-        base: int array (C_base,), labels. new: the same of those for which the tuned CLIP's
-            are wanted too, may be empty.
+        base: int array (C_base,), labels.
         enlarged: list (E) of lists of texts.
         contexts: array (K, M, W) of the prompt queue.
         settings: the config's section `prompt`.
     """
-    def learned(model, contexts, labels=base):
-        learner = PromptLearner(original, [names[label] for label in labels], settings.init)
-        return classifier_features(model, learner, contexts, [prompts[label] for label in labels],
+    def learned(model, contexts):
+        learner = PromptLearner(original, [names[label] for label in base], settings.init)
+        return classifier_features(model, learner, contexts, [prompts[label] for label in base],
                                    settings.queue_weight)
 
     texts = {"zero_shot_text": class_features(original, prompts),
@@ -248,12 +232,10 @@ def text_features(original, tuned, prompts, names, base, new, enlarged, contexts
              "queue_text": learned(original, contexts), "tuned_text": learned(tuned, contexts)}
     if enlarged:
         texts["enlarged_text"] = class_features(original, enlarged)
-    if len(new):
-        texts["tuned_new_text"] = learned(tuned, contexts, new)
     return {name: features.numpy() for name, features in texts.items()}
 
 
-def calibrated(trained, held_back, fusion):
+def calibrated(trained, held_back):
     """`trained` with the temperatures that suit the images that were not trained on.
 
     New classes have none, so that their zero-shot logits get the temperature which suits the
@@ -262,31 +244,16 @@ def calibrated(trained, held_back, fusion):
     Args:
         held_back: {'modes', 'tuned_modes': arrays (N, D), 'labels': int array (N,)}, and with an
             auxiliary head 'aux_features': array (N, A); with no images both temperatures are 1.
-        fusion: the config's section.
     """
     if not len(held_back["labels"]):
         return trained
     columns = np.searchsorted(trained.base, held_back["labels"])
-    fused = base_logits(trained, held_back["modes"], held_back["tuned_modes"], fusion,
-                        trained.head, held_back.get("aux_features"))
+    logits = base_logits(trained, held_back["modes"], held_back["tuned_modes"], trained.head,
+                         held_back.get("aux_features"))
     zero_shot = text_logits(trained, held_back["modes"], trained.zero_shot_text)
     return trained._replace(
-        temperature=fit_temperature(fused, columns),
+        temperature=fit_temperature(logits, columns),
         zero_shot_temperature=fit_temperature(zero_shot[:, trained.base], columns))
-
-
-def base_threshold(trained, features, settings):
-    """The score from which an image counts as base: set, or found on the training images.
-
-    Args:
-        features: array (N, D), MTA features of the training images by the original CLIP.
-        settings: the config's section `ood`.
-    """
-    if settings.threshold is not None:
-        return float(settings.threshold)
-    if settings.score == "winner":
-        return 0.0  # the winning class's own side
-    return recall_threshold(scores_of(trained, jt.array(features), settings), settings.recall)
 
 
 def scores_of(trained, image_features, settings):
@@ -297,27 +264,27 @@ def scores_of(trained, image_features, settings):
                       settings.negative_share)
 
 
-def base_logits(trained, features, tuned_features, fusion, head, aux_features=None):
-    """Fused logits (N, C_base) of the base classes.
+def base_logits(trained, features, tuned_features, head, aux_features=None):
+    """Logits (N, C_base) of the base classes.
 
-    Without a head, of the texts alone; the auxiliary head's bias is added if it and the features
-    that it takes are there.
+    The head's; where there is none, the mean of the tuned model's text's and, with half the weight,
+    the original's. The auxiliary head's bias is added if it and the features that it takes are
+    there.
     """
     zero_shot = text_logits(trained, features, trained.zero_shot_text)[:, trained.base]
-    tuned = text_logits(trained, tuned_features, trained.tuned_text)
-    parts = [(fusion.zero_shot_text, zero_shot), (fusion.tuned_text, tuned)]
-    if head is not None:
-        parts.append((fusion.head, head.logits(tuned_features).numpy()))
-    fused = sum(weight * logits for weight, logits in parts) / sum(w for w, _ in parts)
+    if head is None:
+        tuned = text_logits(trained, tuned_features, trained.tuned_text)
+        logits = (tuned + zero_shot / 2) / 1.5
+    else:
+        logits = head.logits(tuned_features).numpy()
     if trained.aux_head is None or aux_features is None:
-        return fused
-    return trained.aux_head.fused(fused, aux_features, zero_shot)
+        return logits
+    return trained.aux_head.fused(logits, aux_features, zero_shot)
 
 
-def fused_logits(trained, seen, fusion):
+def base_logits_of(trained, seen):
     """`base_logits` of everything that was `Seen` (models/classifier.py)."""
-    return base_logits(trained, seen.modes, seen.tuned_modes, fusion, trained.head,
-                       seen.aux_features)
+    return base_logits(trained, seen.modes, seen.tuned_modes, trained.head, seen.aux_features)
 
 
 def text_logits(trained, features, text):

@@ -7,7 +7,7 @@ from data.views import Views
 from models.calibration import probabilities
 from models.classifier import blocks_of
 from models.features import encode_views, mta_inlierness
-from models.trained import base_logits, fused_logits, text_logits
+from models.trained import base_logits, base_logits_of, text_logits
 from runs.record import crops_shown, pictures_of, telling_images, versions
 
 
@@ -21,58 +21,57 @@ def gather(images, labels, trained, seen, answers, config):
             known, everything seen.
         config: the run's.
     """
-    likeliest = map(np.concatenate, zip(*(_likeliest(trained, some, config.fusion)
-                                          for some in blocks_of(seen))))
+    likeliest = map(np.concatenate, zip(*(_likeliest(trained, some) for some in blocks_of(seen))))
     base_label, new_label, zero_shot_label, whole_label = likeliest
     confidence = answers.probabilities[:, 0]
     predicted = answers.labels[:, 0]
+    is_base = np.isin(predicted, trained.base)
     return {
         "config": config.to_dict(), "classes": [list(c) for c in trained.classes],
         "base": trained.base, "names": list(images.names), "labels": labels,
-        "scores": seen.scores, "taken_for_base": seen.is_base, "threshold": trained.threshold,
+        "scores": seen.scores, "taken_for_base": is_base,
         "rankings": answers.labels, "base_label": base_label, "new_label": new_label,
         "zero_shot_label": zero_shot_label,
         "confidence": confidence, "plain_confidence": answers.plain[:, 0],
-        "crops": look_closer(images.paths, labels, trained, seen, config, whole_label,
+        "crops": look_closer(images.paths, labels, trained, seen, is_base, config, whole_label,
                              base_label),
         "pictures": pictures_of(images.paths, predicted, labels, confidence),
         "parameters": trained.parameters,
         "versions": versions()}
 
 
-def _likeliest(trained, seen, fusion):
+def _likeliest(trained, seen):
     """Labels (N,): the likeliest base class, new class, class by zero-shot, and base class.
 
     The last two are the whole image's, where that was seen.
     """
-    base = fused_logits(trained, seen, fusion)
+    base = base_logits_of(trained, seen)
     zero_shot = text_logits(trained, seen.all_modes, trained.zero_shot_text)
     new = zero_shot[:, trained.new]
     base_label = trained.base[base.argmax(axis=1)]
     new_label = trained.new[new.argmax(axis=1)] if len(trained.new) else base_label
     if seen.whole is None:
         return base_label, new_label, zero_shot.argmax(axis=1), base_label
-    whole = base_logits(trained, seen.whole, seen.tuned_whole, fusion, trained.head,
-                        seen.aux_features)
+    whole = base_logits(trained, seen.whole, seen.tuned_whole, trained.head, seen.aux_features)
     zero_shot = text_logits(trained, seen.whole, trained.zero_shot_text)
     return base_label, new_label, zero_shot.argmax(axis=1), trained.base[whole.argmax(axis=1)]
 
 
-def look_closer(paths, labels, trained, seen, config, before, after):
+def look_closer(paths, labels, trained, seen, is_base, config, before, after):
     """The crops of a few images taken for base, with MTA's inlierness (a record's 'crops').
 
     Args:
+        is_base: bool array (N,), which are taken for base.
         before, after: int arrays (N,), the likeliest base class without and with MTA.
     """
     views = Views(trained.preprocess, config.mta.views, config.mta.scale, config.seed)
-    taken = np.flatnonzero(seen.is_base)
+    taken = np.flatnonzero(is_base)
     if views.n_views == 1 or not len(taken):
         return []
 
     def logits(features, tuned_features, image):
         aux_features = None if seen.aux_features is None else seen.aux_features[image:image + 1]
-        return base_logits(trained, features, tuned_features, config.fusion, trained.head,
-                           aux_features)
+        return base_logits(trained, features, tuned_features, trained.head, aux_features)
 
     looked = []
     for row in telling_images(before[taken], after[taken], labels[taken]):

@@ -204,7 +204,7 @@ def pair(record, a, b, of_a, of_b):
 
 
 def base_or_new(record):
-    title, labels, threshold = "Base or new", record["labels"], record["threshold"]
+    title, labels = "Base or new", record["labels"]
     known, is_base, is_new = sides_of(record["base"], labels).values()
     if not is_base.any() or not is_new.any():
         return absent(title, f"The labelled test images are all of "
@@ -214,15 +214,13 @@ def base_or_new(record):
     truth = (scores, is_base[known], record["base_label"][known] == labels,
              record["new_label"][known] == labels)
     best = threshold_curve(*truth)[-1].max()
-    together = record["config"]["transduction"]["mode"] != "none"
     return section(
-        title, f"The {'joint' if together else 'threshold’s'} decision puts "
-        f"{points(shares['decided_right'])} of the images on the right side; harmonic mean "
-        f"{points(shares['harmonic_mean'])}, and {points(best)} with the threshold that would "
-        "have been best here.",
-        figure("Scores", figures.score_histogram(*truth[:2], threshold)),
-        figure("ROC", figures.roc_curve(*truth[:2], threshold, shares["auroc"])),
-        figure("Accuracy against the threshold", figures.threshold_sweep(*truth, threshold)))
+        title, f"{points(shares['decided_right'])} of the images are put on the right side; "
+        f"harmonic mean {points(shares['harmonic_mean'])}. A threshold on the score alone would "
+        f"give {points(best)} at best.",
+        figure("Scores", figures.score_histogram(*truth[:2])),
+        figure("ROC", figures.roc_curve(*truth[:2], shares["auroc"])),
+        figure("Accuracy against a threshold on the score", figures.threshold_sweep(*truth)))
 
 
 def looked_at(record):

@@ -59,7 +59,7 @@ def test_an_entrys_lora_is_tested_as_it_is(workplace, tmp_path, lora):
 
 
 @pytest.mark.parametrize("settings, words", [
-    (["ood.score=mcm"], ["ood.threshold"]), (["transduction.mode=few-shot"], ["needs a training"]),
+    (["transduction.mode=few-shot"], ["needs a training"]),
     (["lora.init=none.pkl"], ["none.pkl"])])
 def test_what_needs_a_training_is_told(workplace, tmp_path, lora, settings, words):
     done = run("test.py", workplace, f"lora.init={lora}",

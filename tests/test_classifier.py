@@ -1,75 +1,145 @@
-"""What the models look at, and answers by blocks of images."""
+"""What the models look at, and what is said of it."""
 
 from types import SimpleNamespace
 
 import jittor as jt
 import numpy as np
+import pytest
 
 from models import classifier
-from models.classifier import Seen, answer, look, unseen
+from models.classifier import Seen, answer, log_probabilities, look, unseen
 from models.features import mta_features
+
+SURE = np.log(99)  # log-odds
 
 
 def unit(rows):
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
+def world(n=11, new=(1, 4, 6), n_base=4, seed=0):
+    """(trained, seen) with random features; scores of all odds, some of which exclude a side."""
+    random, D, C = np.random.RandomState(seed), 16, n_base + len(new)
+    base = np.setdiff1d(np.arange(C), new)
+    trained = SimpleNamespace(
+        base=base, new=np.array(new, int), scale=20.0, aux_head=None, temperature=2.0,
+        zero_shot_temperature=1.5, zero_shot_text=jt.array(unit(random.randn(C, D))),
+        tuned_text=jt.array(unit(random.randn(n_base, D))),
+        head=SimpleNamespace(logits=lambda features: jt.array(9 * features[:, :n_base])))
+    modes, tuned_modes, all_modes = (unit(random.randn(n, D)) for _ in range(3))
+    scores = np.linspace(-12, 12, n).astype(np.float32)
+    if not len(new):
+        scores = np.full(n, np.inf, np.float32)
+    return trained, Seen(modes, tuned_modes, all_modes, scores)
+
+
+def softmax(logits):
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def test_a_class_has_its_sides_probability_times_its_own_among_the_side():
+    trained, seen = world()
+    odds = seen.scores / 1.5
+    zero_shot = {name: softmax(20 * features @ trained.zero_shot_text.numpy().T[:, side] / 1.5)
+                 for name, features, side in (("new", seen.all_modes, trained.new),
+                                              ("new by few", seen.modes, trained.new),
+                                              ("base", seen.all_modes, trained.base))}
+    head = softmax(9 * seen.tuned_modes[:, :4] / 2.0)
+    of_base = np.where((odds > -SURE)[:, None], head, zero_shot["base"])
+    of_new = np.where((odds < SURE)[:, None], zero_shot["new"], zero_shot["new by few"])
+    assert 0 < (odds <= -SURE).sum() < 4 and 0 < (odds >= SURE).sum() < 4
+    p_base = 1 / (1 + np.exp(-odds[:, None]))
+    p = np.exp(log_probabilities(trained, seen))
+    np.testing.assert_allclose(p[:, trained.base], p_base * of_base, atol=1e-6)
+    np.testing.assert_allclose(p[:, trained.new], (1 - p_base) * of_new, atol=1e-6)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_likeliest_classes_of_both_sides_are_in_one_order():
+    trained, seen = world()
+    answers, p = answer(trained, seen), np.exp(log_probabilities(trained, seen))
+    assert answers.labels.shape == (11, 5)
+    np.testing.assert_allclose(answers.probabilities, -np.sort(-p, axis=1)[:, :5], rtol=1e-5)
+    assert (answers.labels[:, 0] == p.argmax(axis=1)).all()
+    plain = np.exp(log_probabilities(trained, seen, tempered=False))
+    np.testing.assert_allclose(answers.plain, np.take_along_axis(plain, answers.labels, axis=1),
+                               rtol=1e-5)
+
+
+def test_without_new_classes_all_is_base():
+    trained, seen = world(new=(), n_base=6)
+    p = np.exp(log_probabilities(trained, seen))
+    np.testing.assert_allclose(p, softmax(9 * seen.tuned_modes[:, :6] / 2.0), atol=1e-6)
+
+
 def test_blocks_change_no_answer(monkeypatch):
-    random, C, D = np.random.RandomState(0), 7, 16
-    base = np.array([0, 2, 3, 5])
-    texts = {name: jt.array(unit(random.randn(n, D))) for name, n in (
-        ("zero_shot_text", C), ("tuned_text", len(base)))}
-    head = SimpleNamespace(logits=lambda features: jt.array(features[:, :len(base)]))
-    trained = SimpleNamespace(**texts, base=base, new=np.array([1, 4, 6]), scale=20.0, head=head,
-                              aux_head=None, temperature=2.0, zero_shot_temperature=1.5)
-    features, tuned = unit(random.randn(11, D)), unit(random.randn(11, D))
-    seen = Seen(features, tuned, unit(random.randn(11, D)), random.randn(11),
-                random.rand(11) > 0.4)
-    fusion = SimpleNamespace(tuned_text=1.0, zero_shot_text=0.5, head=1.0)
-    whole = answer(trained, seen, fusion)
-    assert whole.labels.shape == (11, 5)
+    trained, seen = world()
+    whole = answer(trained, seen)
     monkeypatch.setattr(classifier, "_BLOCK", 4)
-    for ours, expected in zip(answer(trained, seen, fusion), whole):
+    for ours, expected in zip(answer(trained, seen), whole):
         np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
-def test_few_views_tell_base_from_new_and_all_name_the_new(monkeypatch):
+@pytest.fixture
+def looked(monkeypatch):
+    """looked(everything) -> (trained, views, what `look` finds, how many views each CLIP saw)."""
     random, C, D, V = np.random.RandomState(0), 7, 16, 6
-    base, new = np.array([0, 2, 3, 5]), np.array([1, 4, 6])
+    base, new = np.array([0, 2, 3]), np.array([1, 4, 5, 6])
     texts = unit(random.randn(C, D))
-    views = unit((texts[random.randint(C, size=40)][:, None] + 0.3 * random.randn(40, V, D))
-                 .reshape(-1, D)).reshape(40, V, D)
+    views = unit((texts[random.randint(C, size=60)][:, None] + 0.3 * random.randn(60, V, D))
+                 .reshape(-1, D)).reshape(60, V, D)
     trained = SimpleNamespace(
-        original="original", tuned="tuned", scale=20.0, base=base, new=new, threshold=0.0,
+        original="original", tuned="tuned", scale=10.0, base=base, new=new, aux_encoder=None,
         zero_shot_text=jt.array(texts), tuned_text=jt.array(texts[base]), enlarged_text=None,
-        aux_encoder=None)
-    settings = {"lambda_y": 0.2, "lambda_q": 4.0, "nearest": 0.3}
-    config = SimpleNamespace(mta=SimpleNamespace(zero_shot_views=2, **settings),
-                             ood=SimpleNamespace(score="mass", negative_share=0.5))
-    n_encoded = {"original": 0, "tuned": 0}
+        aux_head=None, temperature=1.0, zero_shot_temperature=1.2,
+        head=SimpleNamespace(logits=lambda features: jt.array(9 * features[:, :3])))
+    config = SimpleNamespace(
+        mta=SimpleNamespace(zero_shot_views=2, lambda_y=0.2, lambda_q=4.0, nearest=0.3),
+        ood=SimpleNamespace(score="mass", negative_share=0.5))
 
-    def encode(model, pixels):  # the views' features are handed over in the place of pixels
-        n_encoded[model] += pixels.shape[0] * pixels.shape[1]
-        return jt.array(pixels)
+    def look_at(everything):
+        n_encoded = {"original": 0, "tuned": 0}
 
-    monkeypatch.setattr(classifier, "encode_views", encode)
-    seen = look(trained, config, unseen(trained, config, everything=False), views)
+        def encode(model, pixels):  # the views' features are handed over in the place of pixels
+            n_encoded[model] += pixels.shape[0] * pixels.shape[1]
+            return jt.array(pixels)
+
+        monkeypatch.setattr(classifier, "encode_views", encode)
+        found = look(trained, config, unseen(trained, config, everything), views)
+        return trained, views, found, n_encoded
 
     def modes(of, text):
         return mta_features(jt.array(of), text, trained.scale, config.mta)
 
-    is_base = seen["scores"] >= 0
-    n_base = int(is_base.sum())
-    assert 0 < n_base < 40
-    few, many = (modes(of, trained.zero_shot_text) for of in (views[:, :2], views))
+    look_at.modes = modes
+    return look_at
+
+
+def test_a_side_that_is_excluded_is_not_looked_at_closer(looked):
+    trained, views, seen, n_encoded = looked(everything=False)
+    odds = seen["scores"] / 1.2
+    may_be_base, may_be_new = odds > -SURE, odds < SURE
+    assert 0 < may_be_base.sum() < 60 and 0 < may_be_new.sum() < 60
+    assert (may_be_base & may_be_new).any()
+    few, many = (looked.modes(of, trained.zero_shot_text) for of in (views[:, :2], views))
     np.testing.assert_allclose(seen["modes"], few, atol=1e-6)
-    np.testing.assert_allclose(seen["all_modes"][is_base], few[is_base], atol=1e-6)
-    np.testing.assert_allclose(seen["all_modes"][~is_base], many[~is_base], atol=1e-6)
-    assert (seen["all_modes"][~is_base] != few[~is_base]).any()
-    np.testing.assert_allclose(seen["tuned_modes"][is_base],
-                               modes(views, trained.tuned_text)[is_base], atol=1e-6)
-    assert n_encoded == {"original": 40 * 2 + (40 - n_base) * (V - 2), "tuned": n_base * V}
-    # With labels or together, new classes' logits of all images are of one kind.
-    seen = look(trained, config, unseen(trained, config, everything=True), views)
-    np.testing.assert_allclose(seen["modes"], few, atol=1e-6)
-    np.testing.assert_allclose(seen["all_modes"], many, atol=1e-6)
+    np.testing.assert_allclose(seen["all_modes"][~may_be_new], few[~may_be_new], atol=1e-6)
+    np.testing.assert_allclose(seen["all_modes"][may_be_new], many[may_be_new], atol=1e-6)
+    assert (many[may_be_new] != few[may_be_new]).any()
+    np.testing.assert_allclose(seen["tuned_modes"][may_be_base],
+                               looked.modes(views, trained.tuned_text)[may_be_base], atol=1e-6)
+    assert n_encoded == {"original": 60 * 2 + may_be_new.sum() * 4,
+                         "tuned": may_be_base.sum() * 6}
+
+
+def test_labels_are_the_same_where_everything_is_seen(looked):
+    """With fewer than five base classes an image's new ones are listed too, and the other way."""
+    trained, views, seen, _ = looked(everything=False)
+    _, _, more, n_encoded = looked(everything=True)
+    np.testing.assert_allclose(more["all_modes"], looked.modes(views, trained.zero_shot_text),
+                               atol=1e-6)
+    assert n_encoded == {"original": 60 * 6, "tuned": 60 * 6}
+    answers, others = (answer(trained, Seen(**found)) for found in (seen, more))
+    for ours, expected in zip(answers, others):
+        np.testing.assert_array_equal(ours, expected)

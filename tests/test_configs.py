@@ -130,8 +130,8 @@ def test_the_command_line_is_stronger_than_the_file_and_the_last_than_the_first(
     ("train.scale=[0, 1]", "train", "scale", [0.0, 1.0]),
     ("train.scale=[5e-1, 1]", "train", "scale", [0.5, 1.0]),
     ("head.channel_reweighting=false", "head", "channel_reweighting", False),
-    ("ood.threshold=0.4", "ood", "threshold", 0.4),
-    ("ood.threshold=null", "ood", "threshold", None),
+    ("prompts.max_tokens=20", "prompts", "max_tokens", 20),
+    ("prompts.max_tokens=null", "prompts", "max_tokens", None),
     ("data.root=/a=b/c d", "data", "root", "/a=b/c d"),
     ("prompt.init='a photo: of'", "prompt", "init", "a photo: of"),
 ])
@@ -175,7 +175,7 @@ def test_a_key_outside_the_sections_can_be_overridden():
     ("tran.batch_size=4", "tran.batch_size", "train.batch_size or test.batch_size"),
     ("lr=1e-4", "lr", "prompt.lr, lora.lr or aux.lr"),
     ("epoch=1", "epoch", "prompt.epochs, train.epochs, head.epochs or aux.epochs"),
-    ("fusions=1", "fusions", "fusion.tuned_text, fusion.zero_shot_text or fusion.head"),
+    ("oods=1", "oods", "ood.score or ood.negative_share"),
 ])
 def test_an_unknown_key_is_named_with_those_that_may_be_meant(override, unknown, meant):
     message = refusal(None, [override])

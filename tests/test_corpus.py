@@ -287,7 +287,7 @@ def train_on_others(content):
 def test_settings_that_nothing_is_taken_from_may_be_damaged(trained, tmp_path):
     workplace, lines = trained
     shutil.copytree(workplace / "weights", tmp_path / "weights")
-    path = str(tmp_path / "weights" / "ood.pkl")
+    path = str(tmp_path / "weights" / "calibration.pkl")
     content = read_pickle(path)
     content["config"]["mta"] = {"views": "many"}
     write_pickle(path, content)
@@ -300,9 +300,9 @@ def test_settings_that_nothing_is_taken_from_may_be_damaged(trained, tmp_path):
 @pytest.mark.parametrize("name, change, words", [
     ("head.pkl", spoil_head, "head.w has values that are not finite"),
     ("prompt_lora.pkl", cut_contexts, "contexts has the shape"),
-    ("ood.pkl", forget_features, "is no whole checkpoint of train.py"),
+    ("head.pkl", forget_features, "is no whole checkpoint of train.py"),
     ("prompt_lora.pkl", forget_a_layer, "does not fit: missing"),
-    ("ood.pkl", move_base, "has other base classes than"),
+    ("calibration.pkl", move_base, "has other base classes than"),
     ("head.pkl", train_on_others, "images with checksum 00000001' then, 8 training images with"),
 ])
 def test_a_damaged_checkpoint_ends_in_one_line(trained, tmp_path, name, change, words):

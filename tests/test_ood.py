@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models.errors import UserError
-from models.ood import SCORES, base_score, log_odds
+from models.ood import SCORES, base_score
 
 SCALE = 20.0
 
@@ -46,13 +46,6 @@ def test_winner_and_mass_agree_with_the_softmax(world):
                                np.log(base_share / (1 - base_share)), atol=1e-3)
 
 
-def test_mcm_is_the_largest_probability_among_base(world):
-    images, names, further = world
-    p = np.exp(SCALE * images @ names[:4].T)
-    np.testing.assert_allclose(score(images, names, 4, further, score="mcm"),
-                               (p / p.sum(axis=1, keepdims=True)).max(axis=1), atol=1e-4)
-
-
 def test_each_further_name_counts_for_its_nearest_side(world):
     images, names, further = world
     nearest = (further @ names.T).argmax(axis=1)
@@ -77,8 +70,7 @@ def test_neglabel_uses_the_names_farthest_from_base(world):
 def test_without_new_classes_everything_is_base(world):
     images, names, further = world
     for kind in SCORES:
-        scores = score(images, names, 6, further, score=kind)
-        assert np.isposinf(scores).all() and np.isposinf(log_odds(scores, 0.5, kind)).all()
+        assert np.isposinf(score(images, names, 6, further, score=kind)).all()
 
 
 def test_an_unknown_score_is_named(world):

@@ -47,7 +47,7 @@ def test_each_part_is_counted_from_its_arrays(small_clip, head):
     # Of q and v each a matrix down to R channels and one up again.
     assert counts == {"CLIP": clip_by_hand, "LoRA": len(additions) * 2 * (R * 64 + 64 * R),
                       "learned prompts": K * M * W,
-                      "head": C * D + C + C + D + D, "total": sum(list(counts.values())[:-1])}
+                      "head": C * D + C + C + D, "total": sum(list(counts.values())[:-1])}
 
 
 def test_an_auxiliary_encoder_counts_what_encodes_images(small_clip, head, tmp_path):

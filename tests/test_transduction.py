@@ -1,84 +1,44 @@
-"""The prior and the features that TransCLIP gets."""
+"""What TransCLIP gets of the pipeline, and what is made of its assignments."""
 
 from types import SimpleNamespace
 
-import jittor as jt
 import numpy as np
 import pytest
 
-from models.classifier import Seen
+from models.classifier import answer, log_probabilities
 from models.errors import UserError
-from models.transduction import log_prior, require_mode, whitened
-
-BASE, NEW = np.array([0, 2, 3, 5]), np.array([1, 4])
-
-
-def unit(rows):
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+from models.transclip import transclip
+from models.transduction import joint_answer, require_mode
+from tests.test_classifier import world
 
 
-def world(n=9, new=NEW, seed=0):
-    """(trained, seen, config) with random features; scores around the threshold."""
-    random, D = np.random.RandomState(seed), 12
-    labels = np.concatenate([BASE, new])
-    text = jt.array(unit(random.randn(6, D)))
-    trained = SimpleNamespace(
-        base=BASE, new=new, classes=[None] * len(labels), scale=20.0, zero_shot_text=text,
-        tuned_text=jt.array(unit(random.randn(len(BASE), D))), aux_head=None, threshold=0.5,
-        head=SimpleNamespace(logits=lambda features: jt.array(features[:, :len(BASE)])),
-        temperature=2.0, zero_shot_temperature=1.5)
-    seen = Seen(*(unit(random.randn(n, D)) for _ in range(3)),
-                np.linspace(-3, 4, n).astype(np.float32), None)
-    config = SimpleNamespace(
-        fusion=SimpleNamespace(tuned_text=1.0, zero_shot_text=0.5, head=1.0),
-        ood=SimpleNamespace(score="mass"))
-    return trained, seen, config
+def settings(mode, **changes):
+    return SimpleNamespace(mode=mode, kl_weight=1.0, support_weight=0.02, nearest=3, **changes)
 
 
-def test_the_prior_is_of_either_side_as_the_score_tells():
-    trained, seen, config = world()
-    prior = np.exp(log_prior(trained, seen, config))
-    np.testing.assert_allclose(prior.sum(axis=1), 1, atol=1e-5)
-    of_base = 1 / (1 + np.exp(-(seen.scores - trained.threshold)))
-    np.testing.assert_allclose(prior[:, BASE].sum(axis=1), of_base, atol=1e-5)
+@pytest.mark.parametrize("mode", ["few-shot", "zero-shot"])
+def test_it_starts_from_the_pipelines_predictions(mode):
+    trained, seen = world(n=30)
+    trained.support, trained.support_labels = seen.modes[:8], np.repeat(trained.base, 2)
+    known = (trained.support, trained.support_labels) if mode == "few-shot" else (None, None)
+    answers, log_z = joint_answer(trained, seen, settings(mode))
+    np.testing.assert_array_equal(
+        log_z, transclip(seen.all_modes, log_probabilities(trained, seen), *known))
+    np.testing.assert_array_equal(answers.labels[:, 0], log_z.argmax(axis=1))
+    np.testing.assert_allclose(answers.probabilities[:, 0], np.exp(log_z.max(axis=1)), rtol=1e-5)
 
 
-def test_a_probability_as_score_gives_its_odds():
-    trained, seen, config = world()
-    config.ood.score, trained.threshold = "mcm", 0.5
-    seen = seen._replace(scores=np.linspace(0.1, 0.9, 9))
-    prior = np.exp(log_prior(trained, seen, config))
-    np.testing.assert_allclose(prior[:, BASE].sum(axis=1), seen.scores, atol=1e-5)
-
-
-def test_without_new_classes_all_is_base():
-    trained, seen, config = world(new=np.array([], int))
-    trained.classes = [None] * 6
-    trained.base = np.arange(6)
-    trained.tuned_text = trained.zero_shot_text
-    trained.head = SimpleNamespace(logits=lambda features: jt.array(features[:, :6]))
-    seen, trained.threshold = seen._replace(scores=np.full(9, np.inf)), np.inf
-    np.testing.assert_allclose(np.exp(log_prior(trained, seen, config)).sum(axis=1), 1, atol=1e-5)
-
-
-def test_whitened_features_are_decorrelated():
-    random = np.random.RandomState(0)
-    mixing = random.randn(8, 8)
-    features, support = unit(1 + random.randn(4000, 8) @ mixing), unit(1 + random.randn(5, 8))
-    ours, others = whitened(features, support, ridge=1e-6)
-    assert others.shape == support.shape
-    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
-    correlation = np.corrcoef(ours.T)
-    before = np.abs(np.corrcoef(features.T) - np.eye(8)).max()
-    # What is left comes from the unit norm.
-    assert np.abs(correlation - np.eye(8)).max() < 0.2 < 0.5 < before
-
-
-def test_one_image_alone_can_be_whitened():
-    ours, others = whitened(unit(np.ones((1, 4))), unit(np.eye(4)))
-    assert np.isfinite(ours).all() and np.isfinite(others).all()
+def test_without_pull_of_the_others_each_image_keeps_its_prediction():
+    trained, seen = world(n=12)
+    trained.support, trained.support_labels = seen.modes[:4], trained.base
+    strong = settings("few-shot")
+    strong.kl_weight = 1e4
+    answers, _ = joint_answer(trained, seen, strong)
+    np.testing.assert_array_equal(answers.labels[:, 0], answer(trained, seen).labels[:, 0])
 
 
 def test_an_unknown_mode_is_named():
     with pytest.raises(UserError, match="'few'; .*few-shot"):
         require_mode(SimpleNamespace(mode="few"))
+
+

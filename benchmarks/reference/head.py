@@ -1,4 +1,5 @@
-"""LP++ (Huang et al. 2024, arXiv 2404.02285), with a learned scale and shift of each channel.
+"""LP++ (Huang et al. 2024, arXiv 2404.02285), with a learned scale of each channel
+and penalties on the classifier and the scales.
 
 As the authors' code does it: logits, cross-entropy, gradients by autograd, gradient descent with
 momentum on the classifier, a step of α every tenth epoch with its gradients since the last.
@@ -25,7 +26,7 @@ def fit(features, labels, texts, epochs, merged=False):
             two, with w and with t.
 
     Returns:
-        {name: tensor} of weight, bias, alpha, scale, shift.
+        {name: tensor} of weight, bias, alpha, scale.
     """
     settings, C = inputs.HEAD, len(texts)
     with torch.no_grad():
@@ -34,20 +35,24 @@ def fit(features, labels, texts, epochs, merged=False):
         learned = {"weight": one_hot.T @ features,
                    "bias": torch.zeros_like(cosines),
                    "alpha": settings["alpha_init"] * cosines.mean().expand(C).clone(),
-                   "scale": torch.ones_like(texts[0]), "shift": torch.zeros_like(texts[0])}
-        steps = step_sizes(features, texts, learned["weight"] + learned["alpha"][:, None] * texts)
-    weight, bias, alpha, scale, shift = (p.requires_grad_() for p in learned.values())
+                   "scale": torch.ones_like(texts[0])}
+        prototypes = learned["weight"] + learned["alpha"][:, None] * texts
+        decay = settings["weight_decay"]
+        scale_decay = decay / 10 * float((prototypes ** 2).sum()) / texts.shape[1]
+        steps = step_sizes(features, texts, prototypes, decay, scale_decay)
+    weight, bias, alpha, scale = (p.requires_grad_() for p in learned.values())
     optimizer = torch.optim.SGD(
-        [{"params": [weight, bias], "lr": steps["classifier"]},
-         {"params": [scale], "lr": steps["scale"]},
-         {"params": [shift], "lr": steps["shift"]}], lr=0.0, momentum=settings["momentum"])
+        [{"params": [parameter], "lr": steps[name]} for name, parameter in (
+            ("weight", weight), ("bias", bias), ("scale", scale))],
+        lr=0.0, momentum=settings["momentum"])
     for epoch in range(epochs):
-        x = features * scale + shift
+        x = features * scale
         if merged:
             logits = F.linear(x, weight + alpha[:, None] * texts, bias)  # (N, C)
         else:
             logits = F.linear(x, weight, bias) + alpha * (x @ texts.T)
-        loss = F.cross_entropy(logits, labels)
+        loss = (F.cross_entropy(logits, labels) + decay / 2 * (weight ** 2).sum()
+                + scale_decay / 2 * ((scale - 1) ** 2).sum())
         optimizer.zero_grad()
         loss.backward()  # α's gradient adds up, as the optimizer does not know it
         optimizer.step()
@@ -58,26 +63,27 @@ def fit(features, labels, texts, epochs, merged=False):
     return {name: p.detach() for name, p in learned.items()}
 
 
-def step_sizes(features, texts, prototypes):
+def step_sizes(features, texts, prototypes, decay, scale_decay):
     """{name: step size} as derived in models/lp_plus_plus.py.
 
     Args:
         features: tensor (N, D). texts: tensor (C, D).
         prototypes: tensor (C, D), w + α t at the start.
+        decay, scale_decay: λ and λ_s.
     """
     N = len(features)
-    largest = torch.linalg.eigvalsh((features.T @ features).double())[-1]
+    curvature = torch.linalg.eigvalsh((features.T @ features).double())[-1] / (4 * N)
     spread = (prototypes - prototypes.mean(dim=0)) ** 2  # (C, D)
-    steps = {"classifier": 4 * N / largest,
+    worst = (features ** 2 @ spread.T).amax(dim=1).mean()
+    steps = {"weight": 1 / (curvature + decay), "bias": 1 / curvature,
              "alpha": N / (4 * ((features @ texts.T) ** 2).sum(dim=0).max()),
-             "scale": N / (features ** 2 @ spread.T).amax(dim=1).sum(),
-             "shift": 1 / spread.sum(dim=1).max()}
+             "scale": 1 / (worst + scale_decay)}
     return {name: float(step) for name, step in steps.items()}
 
 
 def head_logits(head, features, texts):
     """Logits (N, C) of features (N, D) by what `fit` returned."""
-    x = features * head["scale"] + head["shift"]
+    x = features * head["scale"]
     return F.linear(x, head["weight"], head["bias"]) + head["alpha"] * (x @ texts.T)
 
 

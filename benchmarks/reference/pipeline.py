@@ -4,7 +4,8 @@
 
 FOLDER is what benchmarks/generated.py wrote, MODEL a name in benchmarks/inputs.py. Every image's
 views are read ahead by a DataLoader's processes; then image by image: zero-shot CLIP's features,
-MTA, the base/new score; for base images the tuned CLIP's features, MTA and the head.
+MTA, the base/new score; where base classes are possible the tuned CLIP's features, MTA and the
+head; then the probability of either side times the class's among its side.
 """
 
 import copy
@@ -26,14 +27,15 @@ from benchmarks.reference.mta import solve_mta
 from benchmarks.reference.tuning import ALPHA, PromptLearner
 from benchmarks.worker import Work
 from data.challenge import list_images, read_classes
-from data.metrics import recall_threshold
+from models.calibration import fit_temperature
 from prompts import PromptLibrary
 
 
 @torch.inference_mode()
 def main(folder, model_name):
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    tuning, noted, heads = (read(folder, f"{name}.pkl") for name in ("prompt_lora", "ood", "head"))
+    tuning, heads, held_back = (read(folder, f"{name}.pkl")
+                                for name in ("prompt_lora", "head", "calibration"))
     config = tuning["config"]
     classes = read_classes(os.path.join(config["data"]["root"], config["data"]["classes"]))
     paths = list_images(os.path.join(config["data"]["root"], config["data"]["test_dir"]))
@@ -61,24 +63,27 @@ def main(folder, model_name):
         return (torch.logsumexp(scale * features @ base_side.T, dim=-1)
                 - torch.logsumexp(scale * features @ new_side.T, dim=-1))
 
-    threshold = recall_threshold(score(tensor(noted["features"])).cpu().numpy(),
-                                 config["ood"]["recall"])
+    columns = np.searchsorted(base, held_back["labels"])
+    temperature = fit_temperature(head_logits(
+        head, tensor(held_back["tuned_modes"]), head["text"]).cpu().numpy(), columns)
+    zero_shot_temperature = fit_temperature(
+        (scale * tensor(held_back["modes"]) @ text[base].T).cpu().numpy(), columns)
     views = Views(paths, np.load(os.path.join(folder, "boxes.npy")),
                   inputs.MODELS[model_name]["image_size"], whole_first=True)
-    lines, fusion = [], config["fusion"]
+    lines = []
     for path, pixels in zip(paths, loader(views, config["workers"])):
         pixels = pixels.to(DEVICE)  # (V, 3, S, S)
         mode = solve_mta(original.encode_image(pixels, normalize=True), text, scale)
-        zero_shot = scale * text @ mode  # (C,)
-        if score(mode) >= threshold:
+        zero_shot = scale * text @ mode / zero_shot_temperature  # (C,)
+        odds = score(mode) / zero_shot_temperature
+        base_logits = zero_shot[base]
+        if odds > -np.log(99):
             mode = solve_mta(tuned.encode_image(pixels, normalize=True), tuned_text, scale)
-            fused = (fusion["tuned_text"] * scale * tuned_text @ mode
-                     + fusion["zero_shot_text"] * zero_shot[base]
-                     + fusion["head"] * head_logits(head, mode[None], head["text"])[0])
-            labels = [*base[order(fused)], *new[order(zero_shot[new])]]
-        else:
-            labels = [*new[order(zero_shot[new])], *base[order(zero_shot[base])]]
-        lines.append(" ".join([os.path.basename(path), *map(str, labels[:5])]) + "\n")
+            base_logits = head_logits(head, mode[None], head["text"])[0] / temperature
+        log_p = torch.empty_like(zero_shot)
+        log_p[base] = F.log_softmax(base_logits, dim=0) + F.logsigmoid(odds)
+        log_p[new] = F.log_softmax(zero_shot[new], dim=0) + F.logsigmoid(-odds)
+        lines.append(" ".join([os.path.basename(path), *map(str, order(log_p)[:5])]) + "\n")
     with open(os.path.join(folder, "reference.txt"), "w") as file:
         file.writelines(lines)
 
@@ -102,7 +107,7 @@ def merged(model, lora):
             down, up = (tensor(lora[f"{tower}.{i}.in_delta.{kind}"]) for kind in ("down", "up"))
             R = up.shape[-1]
             addition = up @ down.view(3, R, -1)  # (3, W, R), (3, R, W) -> (3, W, W)
-            block.attn.in_proj_weight += addition.flatten(0, 1) * (ALPHA / R)
+            block.attn.in_proj_weight += addition.flatten(0, 1) * (ALPHA / R ** 0.5)
     return tuned
 
 

@@ -32,7 +32,7 @@ class LoRAAttention(nn.Module):
         self.attention = attention
         self.down = nn.Parameter(tensor(down))
         self.up = nn.Parameter(tensor(up))
-        self.scaling = ALPHA / down.shape[1]
+        self.scaling = ALPHA / down.shape[1] ** 0.5
 
     def forward(self, x, key, value, need_weights=False, attn_mask=None):
         attention = self.attention

@@ -29,7 +29,7 @@ def array(*shape):
 def content():
     """All that checkpoints hold, in one."""
     head = {"w": array(C, D), "bias": array(C), "alpha": array(C), "scale": array(D),
-            "shift": array(D), "text": array(C, D)}
+            "text": array(C, D)}
     return {"config": load_config().to_dict(), "clip": CLIP, "base": np.array([0, 2]),
             "classes": [list(name) for name in CLASSES], "lora": {"vision.0.in_delta.up": array(3)},
             "contexts": array(K, M, W), "head": head, "plain_head": dict(head),

@@ -36,7 +36,6 @@ CONFIGS = [
     Case("a float without a point", "lora: {lr: 2e-5}", {"lora": {"lr": 2e-5}}),
     Case("a float in quotes", "lora: {lr: '0.5'}", {"lora": {"lr": 0.5}}),
     Case("block numbers", "lora: {positions: [0, 1]}", {"lora": {"positions": [0, 1]}}),
-    Case("a negative threshold", "ood: {threshold: -2}", {"ood": {"threshold": -2.0}}),
     Case("a file of shots anywhere", "data: {shots_file: ../s.txt}",
          {"data": {"shots_file": "../s.txt"}}),
     Case("a path in root", "data: {labels: a/../labels.txt}",
@@ -65,13 +64,13 @@ CONFIGS = [
         **settings("data.classes", f"[{'x' * 10 ** 5}]"),
         **settings("data.labels", "3", "[a]"), **settings("data.shots_file", "false"),
         **settings("prompts.max_tokens", "many", "1.5"),
-        **settings("ood.threshold", "high", ".nan")}),
+        **settings("head.weight_decay", "high", ".nan")}),
     *refused("must be at least|must be at most|must not be empty|must have 2", {
         **settings("lora.rank", "0", "-1"), **settings("lora.lr", "-1e-4"),
         **settings("lora.positions", "[-1]", "[]"), **settings("lora.params", "[]"),
         **settings("train.scale", "[]", "[0.5]", "[0.1, 2]", "[-1, 1]"),
         **settings("mta.nearest", "1.5"), **settings("data.shots", "0"),
-        **settings("prompts.max_tokens", "0"), **settings("ood.recall", "2")}),
+        **settings("prompts.max_tokens", "0"), **settings("ood.negative_share", "2")}),
     *refused("seed is .* at most 4294967295", {
         "a seed of 33 bits": f"seed: {2 ** 32}", "a seed of 20,000 bits": "seed: 0x" + "f" * 5000}),
     *refused("is a section", {
