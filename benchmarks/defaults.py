@@ -33,6 +33,7 @@ from models.features import encode_views, mta_features
 from models.jclip.weights import read_pickle
 from models.prompt import PromptLearner, classifier_features, handcrafted_prompts
 from models.trained import load_trained
+from models.transduction import joint_answer
 from prompts import PromptLibrary
 
 FIGURES = ("base", "new", "harmonic_mean")
@@ -44,6 +45,7 @@ CHANGES = {
     "mta.zero_shot_views": (1, 2, 4, 8, 16, 32),
     "mta.lambda_q": (1.0, 4.0, 16.0),
     "mta.lambda_y": (0.05, 0.2, 0.8),
+    "transduction.mode": ("none", "few-shot", "zero-shot"),
 }
 
 
@@ -104,16 +106,21 @@ class Run:
         """`FIGURES` with one setting changed, array of shares."""
         config = load_config(None, (), self._config.to_dict(),
                              {key.split(".")[0]: {key.split(".")[1]: value}})
+        together = config.transduction.mode != "none"
         trained = self._trained
         if key.startswith("prompt."):
             trained = trained._replace(tuned_text=self._tuned_text(config))
         V = config.mta.views
         modes, all_modes, scores = original_modes(
             trained, config, jt.array(self._features[:, :min(V, config.mta.zero_shot_views)]),
-            lambda rows: jt.array(self._features[rows, :V]))
+            lambda rows: jt.array(self._features[rows, :V]), together)
         tuned_modes = mta_features(jt.array(self._tuned[:, :V]), trained.tuned_text,
                                    trained.scale, config.mta)
-        labels = answer(trained, Seen(modes, tuned_modes, all_modes, scores)).labels
+        seen = Seen(modes, tuned_modes, all_modes, scores)
+        if together:
+            labels = joint_answer(trained, seen, config.transduction)[0].labels
+        else:
+            labels = answer(trained, seen).labels
         shares = summary(trained.base, labels, scores, np.isin(labels[:, 0], trained.base),
                          self._labels)
         return [shares[figure] for figure in FIGURES]
