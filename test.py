@@ -243,8 +243,9 @@ def ablation_rows(trained, seen, rankings):
             ("+ queue average", text_logits(trained, seen.whole, trained.queue_text), new, None)]
     rows.append(("+ LoRA", of_whole(None), new, None))
     if trained.head is not None:
-        rows += [("+ head", of_whole(trained.plain_head), new, None),
-                 ("+ channel re-weighting", of_whole(trained.head), new, None)]
+        rows.append(("+ head", of_whole(trained.plain_head), new, None))
+        if trained.head.reweights():
+            rows.append(("+ channel re-weighting", of_whole(trained.head), new, None))
     rows.append(("+ MTA", with_mta, zero_shot_mta[:, trained.new], None))
     if trained.aux_head is not None:
         rows.append(("+ auxiliary", *last, None))

@@ -8,8 +8,8 @@
 Stage 1 tunes CLIP: a learned prompt (CoOp, Zhou et al. 2021, arXiv 2109.01134) and LoRA in
 its encoders (Zanella and Ben Ayed 2024, arXiv 2405.18541). Stage 2 fits the head (LP++, Huang
 et al. 2024, arXiv 2404.02285) on the tuned model's frozen features, and notes how the
-original CLIP sees the training images, from which test.py tells base from new, and how both
-see images that were not trained on, from which it has its temperature. With aux.weights it also
+original CLIP sees the training images, for judging all test images together, and how both see
+images that were not trained on, from which test.py has its temperatures. With aux.weights it also
 fits AMU-Tuning's head (Tang et al. 2024, arXiv 2404.08958). Without --stage it does both.
 """
 
@@ -229,7 +229,7 @@ def tune(model, learner, preprocess, paths, labels, prompts, config, states, run
     run_log.begin("tune", first)
     for epoch in range(first, n_epochs):
         if epoch >= config.prompt.epochs:
-            learner.context.stop_grad()  # the prompt has converged; LoRA has not
+            learner.context.stop_grad()  # its rate has come to 0; LoRA goes on
         # Every epoch has its own seed, so that one who goes on here draws the same.
         random = np.random.RandomState([config.seed, epoch])
         order = random.permutation(len(labels))

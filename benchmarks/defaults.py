@@ -32,7 +32,7 @@ from models.classifier import Seen, answer, original_modes
 from models.features import encode_views, mta_features
 from models.jclip.weights import read_pickle
 from models.prompt import PromptLearner, classifier_features, handcrafted_prompts
-from models.trained import load_trained
+from models.trained import base_threshold, load_trained
 from models.transduction import joint_answer
 from prompts import PromptLibrary
 
@@ -41,6 +41,7 @@ CHANGES = {
     "prompt.queue_length": (1, 2, 3),
     "prompt.queue_weight": (0.0, 0.25, 0.5, 0.75, 1.0),
     "ood.score": ("mass", "winner", "neglabel"),
+    "ood.recall": (0.9, 0.95, 0.98, 0.99),
     "mta.views": (1, 2, 4, 8, 16, 32),
     "mta.zero_shot_views": (1, 2, 4, 8, 16, 32),
     "mta.lambda_q": (1.0, 4.0, 16.0),
@@ -110,6 +111,7 @@ class Run:
         trained = self._trained
         if key.startswith("prompt."):
             trained = trained._replace(tuned_text=self._tuned_text(config))
+        trained = trained._replace(threshold=base_threshold(trained, config.ood))
         V = config.mta.views
         modes, all_modes, scores = original_modes(
             trained, config, jt.array(self._features[:, :min(V, config.mta.zero_shot_views)]),

@@ -25,7 +25,7 @@ from models.jclip.preprocess import Preprocess
 from models.jclip.weights import write_pickle
 
 CONFIG = "configs/competition.yaml"
-N_NOTED = 64  # images whose scores set the base/new threshold
+N_NOTED = 64  # images that set the temperatures
 
 
 def script(sizes, folder):

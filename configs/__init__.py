@@ -41,7 +41,7 @@ _AT_LEAST_ONE = {
     "mta.zero_shot_views", "test.batch_size", "aux.views", "aux.epochs"}
 _NOT_ZERO = {"mta.lambda_y"}  # a divisor
 _AT_MOST = {"seed": 2 ** 32 - 1, "train.scale": 1, "mta.scale": 1, "mta.nearest": 1,
-            "prompt.queue_weight": 1, "ood.negative_share": 1,
+            "prompt.queue_weight": 1, "ood.recall": 1, "ood.negative_share": 1,
             "aux.merged_share": 1}
 
 

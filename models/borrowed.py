@@ -1,6 +1,7 @@
 """Tests with others' LoRA where nothing is trained: their additions, this project's prompts.
 
-What a training would have made is not there: no learned prompt, no head and no temperature.
+What a training would have made is not there: no learned prompt, no head and no temperature, and
+base and new have even odds where zero-shot CLIP gives them so.
 """
 
 import os
@@ -76,7 +77,7 @@ def load_borrowed(config, original, preprocess, clip, listed):
         numbers_of(classes, listed),
         **{name: jt.array(features) for name, features in texts.items()},
         prompt_text=None, queue_text=None, head=None, plain_head=None,
-        temperature=1.0, zero_shot_temperature=1.0, support=nothing,
+        threshold=0.0, temperature=1.0, zero_shot_temperature=1.0, support=nothing,
         support_labels=np.zeros(0, int),
         origin=(*texts_from, config.ood.to_dict()),
         parameters=parameter_counts(original, additions, (), {}))

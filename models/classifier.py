@@ -7,8 +7,9 @@ which new class it would be:
 
     P(class) = P(its side) P(class | its side)
 
-A side that is all but excluded (`_EXCLUDED`) is not looked at closer: what is known by then tells
-the order of its classes.
+The odds of the sides are even at a score that all but a few training images reach. A side that is
+all but excluded (`_EXCLUDED`) is not looked at closer: what is known by then tells the order of its
+classes.
 """
 
 import functools
@@ -70,8 +71,11 @@ def look_at(shards, trained, config, everything):
 
 
 def base_odds(trained, scores):
-    """The log-odds (N,) of the base side: `base_score`, at the zero-shot logits' temperature."""
-    return scores / trained.zero_shot_temperature
+    """The log-odds (N,) of the base side: `base_score` from the threshold on, at the temperature of
+    the zero-shot logits; infinite where there are no new classes."""
+    if not len(trained.new):
+        return scores
+    return (scores - trained.threshold) / trained.zero_shot_temperature
 
 
 def look(trained, config, otherwise, pixels):
@@ -189,7 +193,7 @@ def log_probabilities(trained, seen, tempered=True):
     base = np.where(odds > -_EXCLUDED, base_logits_of(trained, seen) / temperature,
                     zero_shot[:, trained.base])
     if not tempered:
-        odds = seen.scores[:, None]
+        odds = odds * trained.zero_shot_temperature
     log_p = np.empty(zero_shot.shape, np.float32)
     log_p[:, trained.base] = _log_softmax(base) - np.logaddexp(0, -odds)
     log_p[:, trained.new] = _log_softmax(zero_shot[:, trained.new]) - np.logaddexp(0, odds)

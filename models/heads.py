@@ -88,12 +88,13 @@ def fit_lp_plus_plus(features, labels, text, logit_scale, config, run_log):
         {'head': state, 'plain_head': state}; the second is for the ablation.
     """
     states = {}
-    for name, reweighting in (("head", config.head.channel_reweighting), ("plain_head", False)):
+    reweighted = config.head.channel_reweighting
+    for name, reweighting in [("head", reweighted), *[("plain_head", False)] * reweighted]:
         head = LPPlusPlus(config.head.epochs, reweighting, config.head.weight_decay, progress=True,
                           alpha_init=config.head.alpha_init * logit_scale)
         run_log.begin(name)
         states[name] = head.fit(features, labels, text, log_epochs(head, run_log)).state()
-    return states
+    return {"plain_head": states["head"], **states}
 
 
 def fit_auxiliary(features, labels, zero_shot, settings, run_log):

@@ -28,8 +28,9 @@ Ours:
 - λ: w is drawn to 0, that is the head to its text. LP++ has no such term, but takes the epoch that
   is best on validation images; few-shot users have none, and at its end the head overfits.
 - Channel re-weighting: s, learned for each channel, is 1 in LP++. A channel's shift would be no
-  gain, as b does all that it could. λ_s = λ/10 · mean_d Σ_k U_kd² at the start: a tenth of what the
-  same change of the logits by w costs, as s is one for all classes.
+  gain, as b does all that it could. λ_s = 16 λ mean_d Σ_k U_kd² at the start: 16 times what the
+  same change of the logits by w costs. With less s fits the training images alone; with that it
+  neither gains nor loses on what was measured, so it is off unless asked for.
 - Several random crops of an image, V, where the authors take one; w starts as each class's sum of
   its images' mean features, which for one crop is theirs, so that it does not grow with V.
 - b starts at 0; the code leaves it at nn.Linear's random start.
@@ -96,7 +97,7 @@ class LPPlusPlus:
         progress: show a bar.
     """
 
-    def __init__(self, epochs=300, channel_reweighting=True, weight_decay=3e-4, momentum=0.9,
+    def __init__(self, epochs=300, channel_reweighting=False, weight_decay=3e-4, momentum=0.9,
                  alpha_every=10, alpha_init=250.0, progress=False):
         self.epochs = epochs
         self.channel_reweighting = channel_reweighting
@@ -161,6 +162,10 @@ class LPPlusPlus:
             U = self._prototypes(self._text)
             return nn.matmul_transpose(_var(features), U * self.scale) + self.bias
 
+    def reweights(self):
+        """Whether channels were re-weighted."""
+        return bool((self.scale != 1).any().item())
+
     def state(self):
         """{name: float32 array} of everything learned, and the texts."""
         names = (*LEARNED, "_text")
@@ -210,7 +215,7 @@ class LPPlusPlus:
         self.alpha = self.alpha_init * cosines.mean().broadcast((T.shape[0],))
         self.scale = jt.ones((T.shape[1],))
         each = float((self._prototypes(T) ** 2).sum().item()) / T.shape[1]
-        self._scale_decay = self.weight_decay / 10 * each
+        self._scale_decay = 16 * self.weight_decay * each
 
     def _step_sizes(self, F, T):
         """{name: step} of the parameters learned every epoch; α's step beside it."""

@@ -11,6 +11,7 @@ import numpy as np
 from configs import differences
 from configs.places import beside_scripts
 from data.challenge import ClassName
+from data.metrics import recall_threshold
 from models import auxiliary, jclip, lora
 from models.amu import AMUHead
 from models.calibration import fit_temperature
@@ -46,6 +47,7 @@ class Trained(NamedTuple):
         tuned_text: Var (C_base, D), tuned CLIP with the queue's prompts.
         head, plain_head: `LPPlusPlus`, the second without channel re-weighting; None where nothing
             is trained (models/borrowed.py), as are prompt_text and queue_text then.
+        threshold: base_score of even odds between base and new.
         temperature, zero_shot_temperature: by which the base logits and the zero-shot logits are
             divided before the softmax.
         support: array (N, D), the training images as the original CLIP sees them.
@@ -69,6 +71,7 @@ class Trained(NamedTuple):
     tuned_text: object
     head: LPPlusPlus
     plain_head: LPPlusPlus
+    threshold: float
     temperature: float
     zero_shot_temperature: float
     support: np.ndarray
@@ -128,12 +131,13 @@ def load_trained(config, classes=None):
         numbers_of(classes, listed),
         **{name: jt.array(features) for name, features in texts.items()},
         head=LPPlusPlus.from_state(heads["head"]),
-        plain_head=LPPlusPlus.from_state(heads["plain_head"]), temperature=1.0,
+        plain_head=LPPlusPlus.from_state(heads["plain_head"]), threshold=0.0, temperature=1.0,
         zero_shot_temperature=1.0, support=heads["features"], support_labels=heads["labels"],
         origin=(*texts_from, files_checksum(files), config.ood.to_dict(), config.aux.views),
         aux_encoder=encoder, aux_head=aux_head, parameters=parameter_counts(
             original, stage_1["lora"], stage_1["contexts"], heads["head"], encoder,
             None if encoder is None else saved["aux.pkl"]["aux_weight"]))
+    trained = trained._replace(threshold=base_threshold(trained, config.ood))
     return calibrated(trained, saved["calibration.pkl"])
 
 
@@ -196,7 +200,7 @@ def read_checkpoints(folder, sizes, present, encoder):
 
 
 def _warn_of_other_views(trained, present):
-    """Tell that the temperatures are of other views than the test's."""
+    """Tell that the threshold and the temperatures are of other views than the test's."""
     mta = trained.get("mta")
     if not isinstance(mta, dict) or not all(
             type(mta.get(key)) is int for key in ("views", "zero_shot_views")):
@@ -207,8 +211,8 @@ def _warn_of_other_views(trained, present):
 
     changed = differences(looked_at(mta), looked_at(present["mta"]), ("mta",))
     if changed:
-        warnings.warn(f"the temperatures are of training's views ({'; '.join(changed)}); "
-                      "train.py --stage 2 makes them anew", stacklevel=2)
+        warnings.warn(f"the threshold of base and new and the temperatures are of training's views "
+                      f"({'; '.join(changed)}); train.py --stage 2 makes them anew", stacklevel=2)
 
 
 def text_features(original, tuned, prompts, names, base, enlarged, contexts, settings):
@@ -254,6 +258,16 @@ def calibrated(trained, held_back):
     return trained._replace(
         temperature=fit_temperature(logits, columns),
         zero_shot_temperature=fit_temperature(zero_shot[:, trained.base], columns))
+
+
+def base_threshold(trained, settings):
+    """The score that a share `recall` of the training images reaches: there the odds are even.
+
+    Args:
+        settings: the config's section `ood`.
+    """
+    return recall_threshold(scores_of(trained, jt.array(trained.support), settings),
+                            settings.recall)
 
 
 def scores_of(trained, image_features, settings):

@@ -192,7 +192,7 @@ def domains(names, ours, zero_shot):
     return svg(draw, 30 * len(names) + 46)
 
 
-def score_histogram(scores, is_base):
+def score_histogram(scores, is_base, threshold):
     """How the base/new score is spread among the images of either side."""
     shown = central(scores)
     bins = np.linspace(*shown, 41)
@@ -207,7 +207,7 @@ def score_histogram(scores, is_base):
             axes.annotate(text, (bins[peak:peak + 2].mean(), 100 * shares[peak]), (0, 4),
                           textcoords="offset points", ha="center", color=colour, weight="bold",
                           annotation_clip=False)
-        mark_even_odds(axes)
+        mark_even_odds(axes, threshold)
         axes.set(xlabel="score: new on the left, base on the right", ylabel="% of the side",
                  xlim=shown)
         axes.margins(y=0.18)
@@ -215,13 +215,13 @@ def score_histogram(scores, is_base):
     return svg(draw, 240)
 
 
-def roc_curve(scores, is_base, area):
+def roc_curve(scores, is_base, threshold, area):
     """Base images kept against new images taken for base, over all thresholds."""
     def draw(figure):
         axes = figure.add_subplot()
         axes.plot([0, 100], [0, 100], color=LINE, linewidth=1)
         axes.plot(*(100 * rate for rate in roc(scores, is_base)), color=BASE)
-        here = [100 * (scores[side] >= 0).mean() for side in (~is_base, is_base)]
+        here = [100 * (scores[side] >= threshold).mean() for side in (~is_base, is_base)]
         axes.scatter(*here, s=52, color=INK, zorder=3)
         axes.annotate(f"even odds: {here[1]:.1f} % of the base,\n{here[0]:.1f} % of the new images",
                       here, (8, -9), textcoords="offset points", va="top")
@@ -232,7 +232,7 @@ def roc_curve(scores, is_base, area):
     return svg(draw, 240)
 
 
-def threshold_sweep(scores, is_base, base_right, new_right):
+def threshold_sweep(scores, is_base, base_right, new_right, threshold):
     """The accuracies and their harmonic mean, did a threshold on the score alone decide."""
     thresholds, *curves = threshold_curve(scores, is_base, base_right, new_right)
     shown = central(scores)
@@ -254,7 +254,7 @@ def threshold_sweep(scores, is_base, base_right, new_right):
         axes.annotate(f"harmonic mean,\nat best {top[1]:.1f}",
                       ((plateau[0] + plateau[-1]) / 2, 0.6 * top[1]), ha="center", va="center",
                       weight="bold")
-        mark_even_odds(axes, 0.12)
+        mark_even_odds(axes, threshold, 0.12)
         axes.set(xlabel="threshold on the score", ylabel="top-1 in %", ylim=(0, None),
                  xlim=shown)
         axes.margins(y=0.15)
@@ -339,10 +339,10 @@ def central(scores):
     return (low, high) if low < high else (low - 1, high + 1)
 
 
-def mark_even_odds(axes, height=1.0):
+def mark_even_odds(axes, threshold, height=1.0):
     """A line at the score of even odds, named at a height in shares of the axes."""
-    axes.axvline(0, color=INK, linewidth=1, linestyle=(0, (2, 2)))
-    axes.annotate("even odds", (0, height), (5, 0), xycoords=("data", "axes fraction"),
+    axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (2, 2)))
+    axes.annotate("even odds", (threshold, height), (5, 0), xycoords=("data", "axes fraction"),
                   textcoords="offset points", va="top")
 
 

@@ -29,7 +29,7 @@ def gather(images, labels, trained, seen, answers, config):
     return {
         "config": config.to_dict(), "classes": [list(c) for c in trained.classes],
         "base": trained.base, "names": list(images.names), "labels": labels,
-        "scores": seen.scores, "taken_for_base": is_base,
+        "scores": seen.scores, "taken_for_base": is_base, "threshold": trained.threshold,
         "rankings": answers.labels, "base_label": base_label, "new_label": new_label,
         "zero_shot_label": zero_shot_label,
         "confidence": confidence, "plain_confidence": answers.plain[:, 0],

@@ -204,7 +204,7 @@ def pair(record, a, b, of_a, of_b):
 
 
 def base_or_new(record):
-    title, labels = "Base or new", record["labels"]
+    title, labels, threshold = "Base or new", record["labels"], record["threshold"]
     known, is_base, is_new = sides_of(record["base"], labels).values()
     if not is_base.any() or not is_new.any():
         return absent(title, f"The labelled test images are all of "
@@ -218,9 +218,10 @@ def base_or_new(record):
         title, f"{points(shares['decided_right'])} of the images are put on the right side; "
         f"harmonic mean {points(shares['harmonic_mean'])}. A threshold on the score alone would "
         f"give {points(best)} at best.",
-        figure("Scores", figures.score_histogram(*truth[:2])),
-        figure("ROC", figures.roc_curve(*truth[:2], shares["auroc"])),
-        figure("Accuracy against a threshold on the score", figures.threshold_sweep(*truth)))
+        figure("Scores", figures.score_histogram(*truth[:2], threshold)),
+        figure("ROC", figures.roc_curve(*truth[:2], threshold, shares["auroc"])),
+        figure("Accuracy against a threshold on the score",
+               figures.threshold_sweep(*truth, threshold)))
 
 
 def looked_at(record):

@@ -5,7 +5,7 @@ The record is a dict; N images of C classes:
     config      the run's settings            classes     list (C) of [domain, name]
     base        int array, base labels        versions    {name: text}
     names       list (N) of file names        seconds     that the test took
-    labels      int array (N,), -1 unknown
+    labels      int array (N,), -1 unknown    threshold   score of even odds
     scores      array (N,), of base/new       taken_for_base  bool array (N,)
     rankings    int array (N, K)              temperature of base images' logits
     confidence, plain_confidence    arrays (N,), probability of the first label with and without

@@ -22,8 +22,9 @@ def world(n=11, new=(1, 4, 6), n_base=4, seed=0):
     random, D, C = np.random.RandomState(seed), 16, n_base + len(new)
     base = np.setdiff1d(np.arange(C), new)
     trained = SimpleNamespace(
-        base=base, new=np.array(new, int), scale=20.0, aux_head=None, temperature=2.0,
-        zero_shot_temperature=1.5, zero_shot_text=jt.array(unit(random.randn(C, D))),
+        base=base, new=np.array(new, int), scale=20.0, aux_head=None, threshold=-1.0,
+        temperature=2.0, zero_shot_temperature=1.5,
+        zero_shot_text=jt.array(unit(random.randn(C, D))),
         tuned_text=jt.array(unit(random.randn(n_base, D))),
         head=SimpleNamespace(logits=lambda features: jt.array(9 * features[:, :n_base])))
     modes, tuned_modes, all_modes = (unit(random.randn(n, D)) for _ in range(3))
@@ -40,7 +41,7 @@ def softmax(logits):
 
 def test_a_class_has_its_sides_probability_times_its_own_among_the_side():
     trained, seen = world()
-    odds = seen.scores / 1.5
+    odds = (seen.scores + 1.0) / 1.5
     zero_shot = {name: softmax(20 * features @ trained.zero_shot_text.numpy().T[:, side] / 1.5)
                  for name, features, side in (("new", seen.all_modes, trained.new),
                                               ("new by few", seen.modes, trained.new),
@@ -92,7 +93,7 @@ def looked(monkeypatch):
     trained = SimpleNamespace(
         original="original", tuned="tuned", scale=10.0, base=base, new=new, aux_encoder=None,
         zero_shot_text=jt.array(texts), tuned_text=jt.array(texts[base]), enlarged_text=None,
-        aux_head=None, temperature=1.0, zero_shot_temperature=1.2,
+        aux_head=None, temperature=1.0, threshold=0.5, zero_shot_temperature=1.2,
         head=SimpleNamespace(logits=lambda features: jt.array(9 * features[:, :3])))
     config = SimpleNamespace(
         mta=SimpleNamespace(zero_shot_views=2, lambda_y=0.2, lambda_q=4.0, nearest=0.3),
@@ -118,7 +119,7 @@ def looked(monkeypatch):
 
 def test_a_side_that_is_excluded_is_not_looked_at_closer(looked):
     trained, views, seen, n_encoded = looked(everything=False)
-    odds = seen["scores"] / 1.2
+    odds = (seen["scores"] - 0.5) / 1.2
     may_be_base, may_be_new = odds > -SURE, odds < SURE
     assert 0 < may_be_base.sum() < 60 and 0 < may_be_new.sum() < 60
     assert (may_be_base & may_be_new).any()

@@ -175,7 +175,7 @@ def test_a_key_outside_the_sections_can_be_overridden():
     ("tran.batch_size=4", "tran.batch_size", "train.batch_size or test.batch_size"),
     ("lr=1e-4", "lr", "prompt.lr, lora.lr or aux.lr"),
     ("epoch=1", "epoch", "prompt.epochs, train.epochs, head.epochs or aux.epochs"),
-    ("oods=1", "oods", "ood.score or ood.negative_share"),
+    ("oods=1", "oods", "ood.score, ood.recall or ood.negative_share"),
 ])
 def test_an_unknown_key_is_named_with_those_that_may_be_meant(override, unknown, meant):
     message = refusal(None, [override])

@@ -76,7 +76,7 @@ def test_the_same_crop_again_changes_nothing(problem, reweighting):
 
 def test_gradients_are_those_of_finite_differences(problem):
     features, labels, texts = problem
-    head = LPPlusPlus(4, weight_decay=1e-2).fit(*problem)
+    head = LPPlusPlus(4, True, weight_decay=1e-2).fit(*problem)
     F, T = jt.array(features), jt.array(texts)
     F1, labels = with_ones(F), jt.array(labels.astype(np.int32))
     _, gradients, along_text = head.gradients(F1, labels, T)
@@ -105,7 +105,7 @@ def test_the_step_size_of_the_reweighting_lowers_the_loss(problem):
     features, labels, texts = problem
     F, T = jt.array(features), jt.array(texts)
     F1, labels = with_ones(F), jt.array(labels.astype(np.int32))
-    head = LPPlusPlus()
+    head = LPPlusPlus(channel_reweighting=True)
     head._start(F, labels, T, 1)
     step = head._step_sizes(F, T)["scale"]
     loss, gradients, _ = head.gradients(F1, labels, T)
@@ -119,15 +119,35 @@ def test_the_step_size_of_the_reweighting_lowers_the_loss(problem):
 def test_it_fits_and_reweighting_learns(problem):
     features, labels, _ = problem
     plain = LPPlusPlus(60, channel_reweighting=False).fit(*problem)
-    reweighted = LPPlusPlus(60).fit(*problem)
+    reweighted = LPPlusPlus(60, channel_reweighting=True).fit(*problem)
     for head in (plain, reweighted):
         assert (head.logits(features).numpy().argmax(axis=1) == labels).mean() > 0.95
     assert np.abs(reweighted.scale.numpy() - 1).max() > 1e-4
 
 
+def test_reweighting_finds_the_channels_that_tell_the_classes(unit_rows):
+    """Where most channels are noise that the texts take for signal: three images a class."""
+    C, D, n_telling = 20, 64, 16
+    texts, random = unit_rows(C, D, seed=1), np.random.RandomState(2)
+
+    def images(n):
+        labels = np.repeat(np.arange(C), n)
+        drawn = 0.4 * random.normal(size=(len(labels), D))
+        drawn[:, :n_telling] = 1.5 * texts[labels, :n_telling] + 0.05 * random.normal(
+            size=(len(labels), n_telling))
+        return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32), labels
+
+    (features, labels), (fresh, right) = images(3), images(30)
+    plain, reweighted = (
+        (LPPlusPlus(300, reweighting, alpha_init=20.0).fit(features, labels, texts)
+         .logits(fresh).numpy().argmax(axis=1) == right).mean() for reweighting in (False, True))
+    assert reweighted > plain + 0.04
+
+
 def test_state_survives(problem):
-    head = LPPlusPlus(5).fit(*problem)
+    head = LPPlusPlus(5, channel_reweighting=True).fit(*problem)
     again = LPPlusPlus.from_state(head.state())
+    assert again.reweights() and not LPPlusPlus(5).fit(*problem).reweights()
     np.testing.assert_array_equal(again.logits(problem[0]).numpy(),
                                   head.logits(problem[0]).numpy())
 

@@ -38,7 +38,7 @@ def fit(features, labels, texts, epochs, merged=False):
                    "scale": torch.ones_like(texts[0])}
         prototypes = learned["weight"] + learned["alpha"][:, None] * texts
         decay = settings["weight_decay"]
-        scale_decay = decay / 10 * float((prototypes ** 2).sum()) / texts.shape[1]
+        scale_decay = 16 * decay * float((prototypes ** 2).sum()) / texts.shape[1]
         steps = step_sizes(features, texts, prototypes, decay, scale_decay)
     weight, bias, alpha, scale = (p.requires_grad_() for p in learned.values())
     optimizer = torch.optim.SGD(

@@ -27,6 +27,7 @@ from benchmarks.reference.mta import solve_mta
 from benchmarks.reference.tuning import ALPHA, PromptLearner
 from benchmarks.worker import Work
 from data.challenge import list_images, read_classes
+from data.metrics import recall_threshold
 from models.calibration import fit_temperature
 from prompts import PromptLibrary
 
@@ -63,6 +64,8 @@ def main(folder, model_name):
         return (torch.logsumexp(scale * features @ base_side.T, dim=-1)
                 - torch.logsumexp(scale * features @ new_side.T, dim=-1))
 
+    threshold = recall_threshold(score(tensor(heads["features"])).cpu().numpy(),
+                                 config["ood"]["recall"])
     columns = np.searchsorted(base, held_back["labels"])
     temperature = fit_temperature(head_logits(
         head, tensor(held_back["tuned_modes"]), head["text"]).cpu().numpy(), columns)
@@ -75,7 +78,7 @@ def main(folder, model_name):
         pixels = pixels.to(DEVICE)  # (V, 3, S, S)
         mode = solve_mta(original.encode_image(pixels, normalize=True), text, scale)
         zero_shot = scale * text @ mode / zero_shot_temperature  # (C,)
-        odds = score(mode) / zero_shot_temperature
+        odds = (score(mode) - threshold) / zero_shot_temperature
         base_logits = zero_shot[base]
         if odds > -np.log(99):
             mode = solve_mta(tuned.encode_image(pixels, normalize=True), tuned_text, scale)
