@@ -210,7 +210,7 @@ def test_an_unknown_key_of_a_file_is_named_with_the_file(config_file):
     ("lora.alpha=big", "lora.alpha must be a float like 1.0, not 'big'"),
     ("lora.encoder=3", "lora.encoder must be a str like 'both', not 3"),
     ("lora.params=q", "lora.params must be a list like ['q', 'k', 'v'], not 'q'"),
-    ("head.channel_reweighting=1", "head.channel_reweighting must be a bool like True, not 1"),
+    ("head.channel_reweighting=1", "head.channel_reweighting must be a bool like False, not 1"),
     ("train.scale=0.5", "train.scale must be a list like [0.5, 1.0], not 0.5"),
     ("train.scale=[0.5, big]", "train.scale[1] must be a float like 0.5, not 'big'"),
     ("lora=4", "lora is a section; set one of its keys: lora.encoder, lora.params"),

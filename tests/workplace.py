@@ -58,7 +58,7 @@ def build(folder):
         "output": {"checkpoint_dir": str(folder / "weights"), "cache_dir": str(folder / "cache")},
         "prompts": {"dir": os.path.join(ROOT, "prompts"), "descriptions": False, "enlarged": 0},
         "prompt": {"epochs": 1, "queue_every": 1}, "train": {"epochs": 2, "batch_size": 4},
-        "head": {"views": 2, "epochs": 20}, "mta": {"views": 3}}))
+        "head": {"views": 2, "epochs": 20, "channel_reweighting": True}, "mta": {"views": 3}}))
 
 
 def mpirun(n):
