@@ -23,6 +23,7 @@ import jittor as jt
 import numpy as np
 
 from configs import load_config
+from data.challenge import challenge_classes
 from data.report import summary
 from data.sources import images_to_classify
 from data.views import Views, view_batches
@@ -81,7 +82,8 @@ class Run:
 
     def __init__(self, folder, overrides, arguments):
         self._config = config_of_run(folder, overrides)
-        self._trained = load_trained(self._config)
+        self._trained = load_trained(self._config, challenge_classes(
+            self._config.data, PromptLibrary(self._config.prompts.dir).domains))
         path = os.path.join(folder, "prompt_lora.pkl")
         stage_1 = read_pickle(path)
         check_parts(path, stage_1, ("contexts",), self._trained.original.sizes)
