@@ -72,13 +72,6 @@ def test_other_names_other_orders_and_the_same_picture_twice(place):
     assert again == {new: first[old] for old, new in new_name.items()}
 
 
-def test_labels_that_are_known(place):
-    """With four base classes, so that new ones are listed too; few views tell base from new."""
-    folder, _ = place
-    few = ["mta.views=6", "mta.zero_shot_views=1"]
-    assert result_of(folder, *few) == result_of(folder, *few, "--labels", folder / "labels.txt")
-
-
 def test_lists_that_are_written_otherwise_and_data_elsewhere(place):
     """Trained again from them: a BOM, CRLF, blank lines, backslashes, whole paths, another root."""
     folder, first = place
