@@ -6,7 +6,6 @@ The forms are told in `models.lora_files`, which reads them.
 """
 
 import json
-import math
 import os
 
 import numpy as np
@@ -71,7 +70,7 @@ def to_clip_lora(lora, sizes):
     position = lora.positions(sizes)
     if position not in _OF_CLIP_LORA:  # it has no lists: the other blocks get zeros
         position = "all"
-    factor = np.float32(lora.alpha / math.sqrt(lora.rank))
+    factor = np.float32(scaling(lora.alpha, lora.rank))
     layers = {f"layer_{i}": {NAMES[part]: {"w_lora_A": down, "w_lora_B": up / factor}
                              for part, (down, up) in parts.items()}
               for i, parts in enumerate(padded(lora, sizes, position).values())}

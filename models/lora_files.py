@@ -2,8 +2,8 @@
 
 | file | scale of B A |
 | --- | --- |
-| this project's: `prompt_lora.pkl`, or what `convert` wrote | `scaling` |
-| CLIP-LoRA's `.pt`, or `.pkl` of the same structure | α / √R, as its code has it |
+| this project's: `prompt_lora.pkl`, or what `convert` wrote | α / √R, `scaling` |
+| CLIP-LoRA's `.pt`, or `.pkl` of the same structure | the same |
 | PEFT's folder: `adapter_model.safetensors`, `adapter_config.json` | α / R, rsLoRA: α / √R |
 
 CLIP-LoRA (Zanella and Ben Ayed 2024, arXiv 2405.18541) numbers the layers of the text encoder's
@@ -205,7 +205,7 @@ def _of_clip_lora(path, content, sizes):
             if not isinstance(pair, dict) or set(pair) != {"w_lora_A", "w_lora_B"}:
                 raise UserError(f"{path}: layer_{i}.{name} has not w_lora_A and w_lora_B alone")
             additions[(*place, part_of[name])] = _pair(
-                path, pair["w_lora_A"], pair["w_lora_B"], alpha / math.sqrt(rank))
+                path, pair["w_lora_A"], pair["w_lora_B"], scaling(alpha, rank))
     return Lora(additions, alpha, "CLIP-LoRA's")
 
 
@@ -239,7 +239,7 @@ def _of_peft(path, state, config_path):
             module = name[:name.index(".lora_")]
             alpha = float(_of_pattern(config.get("alpha_pattern"), module, config["lora_alpha"]))
             rank = len(down)
-            factor = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+            factor = scaling(alpha, rank) if config.get("use_rslora") else alpha / rank
             additions[place] = _pair(path, down, up, factor)
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError,
             re.error) as error:
