@@ -163,8 +163,7 @@ class Answers(NamedTuple):
 def answer(trained, seen):
     """`Answers` on the images that were `Seen`."""
     return Answers(*map(np.concatenate, zip(*(
-        likeliest(*(log_probabilities(trained, some, tempered) for tempered in (True, False)))
-        for some in blocks_of(seen)))))
+        likeliest(*log_probabilities(trained, some)) for some in blocks_of(seen)))))
 
 
 def blocks_of(seen):
@@ -180,24 +179,27 @@ def likeliest(log_p, plain_log_p):
                              for each in (log_p, plain_log_p)))
 
 
-def log_probabilities(trained, seen, tempered=True):
-    """log P(class) (N, C) of the images that were `Seen`, with the temperatures or without.
+def log_probabilities(trained, seen):
+    """log P(class) of the images that were `Seen`: (N, C) with the temperatures, and without.
 
-    It takes of `seen` what is there whether everything is seen or not.
+    They take of `seen` what is there whether everything is seen or not.
     """
-    temperature, zero_shot_temperature = (
-        (trained.temperature, trained.zero_shot_temperature) if tempered else (1.0, 1.0))
     odds = base_odds(trained, seen.scores)[:, None]
     modes = np.where(odds < _EXCLUDED, seen.all_modes, seen.modes)
-    zero_shot = text_logits(trained, modes, trained.zero_shot_text) / zero_shot_temperature
-    base = np.where(odds > -_EXCLUDED, base_logits_of(trained, seen) / temperature,
-                    zero_shot[:, trained.base])
-    if not tempered:
-        odds = odds * trained.zero_shot_temperature
-    log_p = np.empty(zero_shot.shape, np.float32)
-    log_p[:, trained.base] = _log_softmax(base) - np.logaddexp(0, -odds)
-    log_p[:, trained.new] = _log_softmax(zero_shot[:, trained.new]) - np.logaddexp(0, odds)
-    return log_p
+    zero_shot = text_logits(trained, modes, trained.zero_shot_text)
+    base, base_zero_shot = base_logits_of(trained, seen), zero_shot[:, trained.base]
+    found = []
+    for temperature, zero_shot_temperature, log_odds in (
+            (trained.temperature, trained.zero_shot_temperature, odds),
+            (1.0, 1.0, odds * trained.zero_shot_temperature)):
+        log_p = np.empty(zero_shot.shape, np.float32)
+        log_p[:, trained.base] = _log_softmax(np.where(
+            odds > -_EXCLUDED, base / temperature, base_zero_shot / zero_shot_temperature)
+        ) - np.logaddexp(0, -log_odds)
+        log_p[:, trained.new] = _log_softmax(
+            zero_shot[:, trained.new] / zero_shot_temperature) - np.logaddexp(0, log_odds)
+        found.append(log_p)
+    return tuple(found)
 
 
 def _log_softmax(logits):

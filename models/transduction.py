@@ -32,6 +32,6 @@ def joint_answer(trained, seen, settings):
     support = labels = None
     if settings.mode == "few-shot":
         support, labels = trained.support, trained.support_labels
-    log_z = transclip(seen.all_modes, log_probabilities(trained, seen), support, labels,
+    log_z = transclip(seen.all_modes, log_probabilities(trained, seen)[0], support, labels,
                       settings.kl_weight, settings.support_weight, settings.nearest)
     return likeliest(log_z, log_z), log_z

@@ -51,7 +51,7 @@ def test_a_class_has_its_sides_probability_times_its_own_among_the_side():
     of_new = np.where((odds < SURE)[:, None], zero_shot["new"], zero_shot["new by few"])
     assert 0 < (odds <= -SURE).sum() < 4 and 0 < (odds >= SURE).sum() < 4
     p_base = 1 / (1 + np.exp(-odds[:, None]))
-    p = np.exp(log_probabilities(trained, seen))
+    p = np.exp(log_probabilities(trained, seen)[0])
     np.testing.assert_allclose(p[:, trained.base], p_base * of_base, atol=1e-6)
     np.testing.assert_allclose(p[:, trained.new], (1 - p_base) * of_new, atol=1e-6)
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
@@ -59,18 +59,18 @@ def test_a_class_has_its_sides_probability_times_its_own_among_the_side():
 
 def test_the_likeliest_classes_of_both_sides_are_in_one_order():
     trained, seen = world()
-    answers, p = answer(trained, seen), np.exp(log_probabilities(trained, seen))
+    answers, p = answer(trained, seen), np.exp(log_probabilities(trained, seen)[0])
     assert answers.labels.shape == (11, 5)
     np.testing.assert_allclose(answers.probabilities, -np.sort(-p, axis=1)[:, :5], rtol=1e-5)
     assert (answers.labels[:, 0] == p.argmax(axis=1)).all()
-    plain = np.exp(log_probabilities(trained, seen, tempered=False))
+    plain = np.exp(log_probabilities(trained, seen)[1])
     np.testing.assert_allclose(answers.plain, np.take_along_axis(plain, answers.labels, axis=1),
                                rtol=1e-5)
 
 
 def test_without_new_classes_all_is_base():
     trained, seen = world(new=(), n_base=6)
-    p = np.exp(log_probabilities(trained, seen))
+    p = np.exp(log_probabilities(trained, seen)[0])
     np.testing.assert_allclose(p, softmax(9 * seen.tuned_modes[:, :6] / 2.0), atol=1e-6)
 
 

@@ -23,7 +23,7 @@ def test_it_starts_from_the_pipelines_predictions(mode):
     known = (trained.support, trained.support_labels) if mode == "few-shot" else (None, None)
     answers, log_z = joint_answer(trained, seen, settings(mode))
     np.testing.assert_array_equal(
-        log_z, transclip(seen.all_modes, log_probabilities(trained, seen), *known))
+        log_z, transclip(seen.all_modes, log_probabilities(trained, seen)[0], *known))
     np.testing.assert_array_equal(answers.labels[:, 0], log_z.argmax(axis=1))
     np.testing.assert_allclose(answers.probabilities[:, 0], np.exp(log_z.max(axis=1)), rtol=1e-5)
 
