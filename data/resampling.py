@@ -13,6 +13,7 @@ import numpy as np
 from jittor import nn
 
 from models import runtime
+from models.kernels import transposed
 
 _SHARPNESS = -0.5  # a of the cubic convolution (Keys 1981), as Pillow has it
 _UNIT = 1 << 22  # Pillow's of the weights
@@ -168,9 +169,9 @@ def by_products(pixels, across, down):
     """`resample` on a GPU, lazily."""
     H, W = pixels.shape[:2]
     V, S = across.centres.shape
-    columns = jt.array(pixels).permute(1, 0, 2).reshape(W, H * 3).float32()
+    columns = transposed(jt.array(pixels), (1, 0, 2)).reshape(W, H * 3).float32()
     x = _in_8_bits(jt.matmul(_all_weights(across, W), columns))  # -> (V * S, H * 3)
-    x = x.reshape(V, S, H, 3).permute(0, 2, 1, 3).reshape(V, H, S * 3)
+    x = transposed(x.reshape(V, S, H, 3), (0, 2, 1, 3)).reshape(V, H, S * 3)
     x = _in_8_bits(nn.bmm(_all_weights(down, H).reshape(V, S, H), x))  # -> (V, S, S * 3)
     return x.reshape(V, S, S, 3)
 

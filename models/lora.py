@@ -30,6 +30,7 @@ from jittor import nn
 
 from models.errors import UserError
 from models.jclip.weights import check_state
+from models.kernels import transposed
 from models.lora_files import PARTS, block_numbers, scaling
 from models.streams import streams, uniform
 
@@ -78,16 +79,12 @@ class LowRank(nn.Module):
     def _up_blocks(self):
         """`up` as block rows: part i reads its own R of the low channels, or none."""
         n_active, D, R = self.up.shape
-        rows, place = [], 0
-        for active in self.parts:
+        own = np.zeros((len(self.parts), 1, n_active, 1), np.float32)
+        for part, active in enumerate(self.parts):
             if active:
-                blocks = [jt.zeros((D, R))] * n_active
-                blocks[place] = self.up[place]
-                place += 1
-                rows.append(jt.concat(blocks, dim=1))
-            else:
-                rows.append(jt.zeros((D, n_active * R)))
-        return jt.concat(rows, dim=0)  # (n_parts * D, n_active * R)
+                own[part, 0, self.place(part)] = 1
+        blocks = transposed(self.up, (1, 0, 2)).unsqueeze(0) * jt.array(own)  # (n, D, n_active, R)
+        return blocks.reshape(-1, n_active * R)  # (n_parts * D, n_active * R)
 
 
 def freeze(module):

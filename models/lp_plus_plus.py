@@ -43,7 +43,7 @@ import numpy as np
 from jittor import nn
 from tqdm import trange
 
-from models.kernels import SGEMM, SOFTMAX, has_kernels
+from models.kernels import SGEMM, SOFTMAX, has_kernels, transposed
 
 LEARNED = ("w", "bias", "alpha", "scale")  # the names of w, b, α and s
 
@@ -210,7 +210,7 @@ class LPPlusPlus:
         """w from the class sums, one shared α, no re-weighting; and λ_s."""
         Y = (labels.unsqueeze(1) == jt.arange(T.shape[0])).float32()  # (N * V, C), one-hot
         cosines = (nn.matmul_transpose(F, T) * Y).sum(dim=0) / Y.sum(dim=0)
-        self.w = jt.matmul(Y.transpose(1, 0), F) / n_crops
+        self.w = jt.matmul(transposed(Y, (1, 0)), F) / n_crops
         self.bias = jt.zeros((T.shape[0],))
         self.alpha = self.alpha_init * cosines.mean().broadcast((T.shape[0],))
         self.scale = jt.ones((T.shape[1],))
@@ -220,7 +220,7 @@ class LPPlusPlus:
     def _step_sizes(self, F, T):
         """{name: step} of the parameters learned every epoch; α's step beside it."""
         N = F.shape[0]
-        gram = jt.matmul(F.transpose(1, 0), F).numpy().astype(np.float64)
+        gram = jt.matmul(transposed(F, (1, 0)), F).numpy().astype(np.float64)
         curvature = float(np.linalg.eigvalsh(gram)[-1]) / (4 * N)
         along_text = nn.matmul_transpose(F, T)
         self._alpha_step = N / (4 * float((along_text ** 2).sum(dim=0).max().item()))

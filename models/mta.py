@@ -22,7 +22,7 @@ import jittor as jt
 from jittor import nn
 
 from models.jclip.model import unit_norm
-from models.kernels import SGEMM, SOFTMAX, has_kernels
+from models.kernels import SGEMM, SOFTMAX, WARPS, has_kernels, softmax
 
 
 def mta(image_features, text_features, logit_scale, lambda_y=0.2, lambda_q=4.0, nearest=0.3,
@@ -56,11 +56,18 @@ def mta(image_features, text_features, logit_scale, lambda_y=0.2, lambda_q=4.0, 
                              "n_rounds": n_rounds, "n_steps": n_steps,
                              "logit_scale": logit_scale})
     cosines = nn.matmul_transpose(image_features.reshape(B * V, D), text_features)  # (B*V, C)
-    predictions = nn.softmax(logit_scale * cosines, dim=-1).reshape(B, V, -1)
+    predictions = softmax(cosines, logit_scale).reshape(B, V, -1)
     agreement = nn.bmm_transpose(predictions, predictions)  # (B, V, V)
     # The mode is a weighted sum of the views, so its cosines with them need their Gram matrix
     # alone: no step below works on D channels.
     gram = nn.bmm_transpose(image_features, image_features)  # (B, V, V)
+    if jt.flags.use_cuda:
+        inlierness, state = jt.code(
+            [(B, V), (B, 5, V)], ["float32"] * 2, [agreement, gram], cuda_header=_MODES_CUDA,
+            cuda_src=_LAUNCH_CUDA,
+            data={"lambda_y": lambda_y, "lambda_q": lambda_q, "n_nearest": n_nearest,
+                  "n_rounds": n_rounds, "n_steps": n_steps})
+        return unit_norm(nn.bmm(state[:, :1], image_features)[:, 0]), inlierness
     _, distances = jt.argsort((2 - 2 * gram).maximum(0.0), dim=-1)
     # Each view's own distance, 0, comes first. Equal views would make h² zero.
     bandwidth = distances[:, :, 1:1 + n_nearest].mean(dim=-1).maximum(1e-6)  # (B, V)
@@ -74,7 +81,7 @@ def mta(image_features, text_features, logit_scale, lambda_y=0.2, lambda_q=4.0, 
         closeness = kernel(cosines)
         for _ in range(n_steps):
             support = (agreement * inlierness.unsqueeze(1)).sum(dim=-1)
-            inlierness = nn.softmax((closeness + lambda_q * support) / lambda_y, dim=-1)
+            inlierness = softmax((closeness + lambda_q * support) / lambda_y)
         for _ in range(n_steps):
             weights = (inlierness * kernel(cosines)).maximum(1e-30)
             weights = weights / weights.sum(dim=-1, keepdims=True)
@@ -217,4 +224,91 @@ _MTA = r"""
             }
         }
     }
+"""
+# CUDA: the same steps from the two matrices (V, V) of an image on, a warp an image. `state` (5, V)
+# is its workplace; its first row is the views' weights in the mode.
+_MODES_CUDA = WARPS + r"""
+static __device__ float closeness_of(float cosine, float bandwidth) {
+    return expf(-fmaxf(2 - 2 * cosine, 0.0f) / bandwidth);
+}
+static __device__ float entry_of_product(const float* A, const float* x, int64_t row, int64_t V) {
+    float sum = 0;
+    for (int64_t u = 0; u < V; u++) sum += A[u * V + row] * x[u];  // A is symmetric
+    return sum;
+}
+// Mean of the n smallest squared distances of a view from the others; see `mean_of_smallest`.
+static __device__ float mean_of_nearest(const float* gram, int64_t v, int64_t V, int64_t n) {
+    float nth = 0, sum = 0;
+    int64_t n_below = 0;
+    for (int bit = 1 << 30, found = 0; bit; bit >>= 1) {
+        float limit = __int_as_float(found | bit);
+        n_below = 0;
+        for (int64_t u = 0; u < V; u++)
+            n_below += u != v && fmaxf(2 - 2 * gram[u * V + v], 0.0f) < limit;
+        if (n_below < n) { found |= bit; nth = limit; }
+    }
+    n_below = 0;
+    for (int64_t u = 0; u < V; u++) {
+        float distance = fmaxf(2 - 2 * gram[u * V + v], 0.0f);
+        if (u != v && distance < nth) { sum += distance; n_below++; }
+    }
+    return (sum + (n - n_below) * nth) / n;
+}
+static __global__ void modes(const float* agreement, const float* gram, float* inlierness,
+                             float* state, int64_t B, int64_t V, int64_t n_nearest, int n_rounds,
+                             int n_steps, float lambda_y, float lambda_q) {
+    int64_t b = row_of_warp(), first = threadIdx.x % 32;
+    if (b >= B) return;
+    agreement += b * V * V;
+    gram += b * V * V;
+    inlierness += b * V;
+    float *weights = state + b * 5 * V, *bandwidth = weights + V, *cosines = bandwidth + V,
+        *closeness = cosines + V, *along = closeness + V;
+    for (int64_t v = first; v < V; v += 32) {
+        bandwidth[v] = fmaxf(mean_of_nearest(gram, v, V, n_nearest), 1e-6f);
+        cosines[v] = gram[v];
+        inlierness[v] = 1.0f / V;
+    }
+    for (int round = 0; round < n_rounds; round++) {
+        for (int64_t v = first; v < V; v += 32)
+            closeness[v] = closeness_of(cosines[v], bandwidth[v]);
+        for (int step = 0; step < n_steps; step++) {
+            float top = -INFINITY, sum = 0;
+            __syncwarp();
+            for (int64_t v = first; v < V; v += 32) {
+                along[v] = (closeness[v] + lambda_q * entry_of_product(agreement, inlierness, v, V))
+                    / lambda_y;
+                top = fmaxf(top, along[v]);
+            }
+            top = max_of_warp(top);
+            for (int64_t v = first; v < V; v += 32) sum += along[v] = expf(along[v] - top);
+            sum = sum_of_warp(sum);
+            __syncwarp();
+            for (int64_t v = first; v < V; v += 32) inlierness[v] = along[v] / sum;
+        }
+        for (int step = 0; step < n_steps; step++) {
+            float sum = 0, squared = 0;
+            for (int64_t v = first; v < V; v += 32)
+                sum += weights[v] =
+                    fmaxf(inlierness[v] * closeness_of(cosines[v], bandwidth[v]), 1e-30f);
+            sum = sum_of_warp(sum);
+            for (int64_t v = first; v < V; v += 32) weights[v] /= sum;
+            __syncwarp();
+            for (int64_t v = first; v < V; v += 32) {
+                along[v] = entry_of_product(gram, weights, v, V);
+                squared += weights[v] * along[v];
+            }
+            squared = sum_of_warp(squared);
+            __syncwarp();
+            for (int64_t v = first; v < V; v += 32) cosines[v] = along[v] / sqrtf(squared);
+        }
+    }
+}
+"""
+_LAUNCH_CUDA = r"""
+    int64_t B = in0_shape0, V = in0_shape1;
+    modes<<<(B + 3) / 4, 128>>>(in0_p, in1_p, out0_p, out1_p, B, V, data["n_nearest"],
+                                data["n_rounds"], data["n_steps"], data["lambda_y"],
+                                data["lambda_q"]);
+    CHECK(0 == cudaGetLastError());
 """

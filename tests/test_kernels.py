@@ -60,7 +60,7 @@ def test_a_causal_token_is_blind_to_later_ones(kernels):
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 16), (3, 48), (1, 1, 7)])
-def test_layer_norm(kernels, shape):
+def test_layer_norm(shape):
     arrays = normal(*shape) + 3, normal(shape[-1], seed=1), normal(shape[-1], seed=2)
     weights = normal(*shape, seed=3)
     norm = layer_norm.LayerNorm(shape[-1])
@@ -79,7 +79,7 @@ def test_layer_norm(kernels, shape):
         assert (gradient.numpy() * direction).sum() == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-def test_layer_norm_is_exact_where_the_mean_is_large(kernels):
+def test_layer_norm_is_exact_where_the_mean_is_large():
     x = (1000 + normal(3, 64)).astype(np.float32)
     expected = plain_layer_norm(x.astype(np.float64), 1, 0)
     np.testing.assert_allclose(layer_norm.LayerNorm(64)(jt.array(x)).numpy(), expected, atol=1e-3)

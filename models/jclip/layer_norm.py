@@ -1,13 +1,13 @@
 """Layer norm over the last axis, in two passes: exact where the mean is large.
 
-On the CPU a kernel of our own does a row at a time, rows in parallel, and its gradient in one
-more pass; Jittor's fused loops read the whole array once for each sum.
+Kernels of our own do a row at a time, rows in parallel, and their gradient in one more pass;
+Jittor's fused loops read the whole array once for each sum.
 """
 
 import jittor as jt
 from jittor import nn
 
-from models.kernels import has_kernels
+from models.kernels import WARPS
 
 EPSILON = 1e-5
 
@@ -20,11 +20,7 @@ class LayerNorm(nn.Module):
         self.bias = jt.zeros((width,))
 
     def execute(self, x):
-        if has_kernels():
-            return _RowByRow.apply(x, self.weight, self.bias)
-        centred = x - x.mean(dim=-1, keepdims=True)
-        variance = (centred * centred).mean(dim=-1, keepdims=True)
-        return centred * (self.weight / jt.sqrt(variance + EPSILON)) + self.bias
+        return _RowByRow.apply(x, self.weight, self.bias)
 
 
 class _RowByRow(jt.Function):
@@ -32,13 +28,20 @@ class _RowByRow(jt.Function):
     def execute(self, x, weight, bias):
         self.saved = x, weight
         return jt.code(x.shape, x.dtype, [x, weight, bias], cpu_header=_MOMENTS,
-                       cpu_src=_FORWARD, data={"epsilon": EPSILON})
+                       cpu_src=_FORWARD, cuda_header=_MOMENTS_CUDA, cuda_src=_FORWARD_CUDA,
+                       data={"epsilon": EPSILON})
 
     def grad(self, gradient):
         x, weight = self.saved
-        return jt.code([x.shape, weight.shape, weight.shape], [x.dtype] * 3,
-                       [x, weight, gradient], cpu_header=_MOMENTS, cpu_src=_BACKWARD,
-                       data={"epsilon": EPSILON})
+        if not jt.flags.use_cuda:
+            return jt.code([x.shape, weight.shape, weight.shape], [x.dtype] * 3,
+                           [x, weight, gradient], cpu_header=_MOMENTS, cpu_src=_BACKWARD,
+                           data={"epsilon": EPSILON})
+        dx, u = jt.code([x.shape, x.shape], [x.dtype] * 2, [x, weight, gradient],
+                        cuda_header=_MOMENTS_CUDA, cuda_src=_BACKWARD_CUDA,
+                        data={"epsilon": EPSILON})
+        rows = tuple(range(x.ndim - 1))
+        return dx, (gradient * u).sum(rows), gradient.sum(rows)  # computed if asked for
 
 
 # C++. n rows of D channels; u = (x − mean) / deviation is a normalised row.
@@ -101,4 +104,52 @@ _BACKWARD = r"""
             out2_p[c] += sums[2 * D * t + D + c];
         }
     }
+"""
+_MOMENTS_CUDA = WARPS + r"""
+static __device__ void moments(const float* x, int D, float epsilon, float& mean, float& inverse) {
+    float sum = 0, squares = 0;
+    for (int c = threadIdx.x % 32; c < D; c += 32) sum += x[c];
+    mean = sum_of_warp(sum) / D;
+    for (int c = threadIdx.x % 32; c < D; c += 32) squares += (x[c] - mean) * (x[c] - mean);
+    inverse = rsqrtf(sum_of_warp(squares) / D + epsilon);
+}
+static __global__ void norm_rows(const float* x, const float* weight, const float* bias, float* y,
+                                 int64_t n, int D, float epsilon) {
+    int64_t row = row_of_warp();
+    if (row >= n) return;
+    x += row * D;
+    y += row * D;
+    float mean, inverse;
+    moments(x, D, epsilon, mean, inverse);
+    for (int c = threadIdx.x % 32; c < D; c += 32)
+        y[c] = (x[c] - mean) * inverse * weight[c] + bias[c];
+}
+static __global__ void norm_gradient(const float* x, const float* weight, const float* g,
+                                     float* dx, float* u, int64_t n, int D, float epsilon) {
+    int64_t row = row_of_warp();
+    if (row >= n) return;
+    x += row * D; g += row * D; dx += row * D; u += row * D;
+    float mean, inverse, total = 0, along = 0;
+    moments(x, D, epsilon, mean, inverse);
+    for (int c = threadIdx.x % 32; c < D; c += 32) {
+        u[c] = (x[c] - mean) * inverse;
+        total += weight[c] * g[c];
+        along += weight[c] * g[c] * u[c];
+    }
+    total = sum_of_warp(total) / D;
+    along = sum_of_warp(along) / D;
+    for (int c = threadIdx.x % 32; c < D; c += 32)
+        dx[c] = inverse * (weight[c] * g[c] - total - u[c] * along);
+}
+"""
+_FORWARD_CUDA = r"""
+    int64_t D = in1_shape0, n = in0->num / D;
+    norm_rows<<<(n + 3) / 4, 128>>>(in0_p, in1_p, in2_p, out0_p, n, D, data["epsilon"]);
+    CHECK(0 == cudaGetLastError());
+"""
+_BACKWARD_CUDA = r"""
+    int64_t D = in1_shape0, n = in0->num / D;
+    norm_gradient<<<(n + 3) / 4, 128>>>(in0_p, in1_p, in2_p, out0_p, out1_p, n, D,
+                                        data["epsilon"]);
+    CHECK(0 == cudaGetLastError());
 """

@@ -4,6 +4,8 @@ import jittor as jt
 import numpy as np
 from PIL import Image
 
+from models.kernels import transposed
+
 # Channel mean and standard deviation of the pictures CLIP was trained on (OpenAI's clip.py).
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -59,5 +61,5 @@ def normalise(pixels, mean=MEAN, std=STD):
     factor, shift = (jt.array(np.float32(c)) for c in (1 / (255 * std), -mean / std))
     if not isinstance(pixels, jt.Var):
         pixels = jt.array(np.ascontiguousarray(pixels))
-    images = pixels.permute(0, 3, 1, 2).float32()  # first, for loops along a row of pixels
+    images = transposed(pixels, (0, 3, 1, 2)).float32()  # first, for loops along a row of pixels
     return images * factor + shift

@@ -9,6 +9,7 @@ from jittor import nn
 
 from models.jclip.attention import AttentionMix
 from models.jclip.sizes import HEAD_WIDTH
+from models.kernels import transposed
 
 
 class FrozenBatchNorm(nn.Module):
@@ -72,15 +73,15 @@ class AttentionPool(nn.Module):
 
     def execute(self, x):
         B, C = x.shape[:2]
-        x = x.reshape(B, C, -1).permute(0, 2, 1)  # (B, C, H, W) -> (B, L, C)
+        x = transposed(x.reshape(B, C, -1), (0, 2, 1))  # (B, C, H, W) -> (B, L, C)
         x = jt.concat([x.mean(dim=1, keepdims=True), x], dim=1) + self.positional_embedding
 
         def by_head(y):  # (B, L, C) -> (B*heads, L, d)
-            y = y.reshape(B, y.shape[1], self.heads, -1).permute(0, 2, 1, 3)
+            y = transposed(y.reshape(B, y.shape[1], self.heads, -1), (0, 2, 1, 3))
             return y.reshape(B * self.heads, y.shape[2], -1)
 
-        mixed = AttentionMix.apply(by_head(self.q_proj(x[:, :1])) * HEAD_WIDTH ** -0.5,
-                                   by_head(self.k_proj(x)), by_head(self.v_proj(x)), None)
+        mixed = AttentionMix.apply(by_head(self.q_proj(x[:, :1])), by_head(self.k_proj(x)),
+                                   by_head(self.v_proj(x)), None)
         return self.c_proj(mixed.reshape(B, C))  # (B*heads, 1, d) -> (B, C) -> (B, D)
 
 
