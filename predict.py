@@ -48,7 +48,7 @@ def main():
     else:
         config = load_config(config_path(arguments.config, overrides, ("weights",)), overrides)
     require_writable({"output.cache_dir": config.output.cache_dir})
-    runtime.use_accelerator()
+    runtime.use_accelerator(config.device)
     trained = load_trained(config)
     views = Views(trained.preprocess, config.mta.views, config.mta.scale, config.seed)
     otherwise, n_named = unseen(trained, config, everything=False), 0

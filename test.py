@@ -64,7 +64,7 @@ def main():
     drawn_to = to_draw(data)
     require_writable({"--output": os.path.dirname(arguments.output),
                       "output.cache_dir": config.output.cache_dir, **drawn_to})
-    runtime.use_accelerator()
+    runtime.use_accelerator(config.device)
     start = time.perf_counter()
     classes = class_names() if drawn_to else None
     if not own and not drawn_to:

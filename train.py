@@ -76,7 +76,7 @@ def main():
     log(format_config(config))
     require_writable({"output.checkpoint_dir": config.output.checkpoint_dir,
                       "output.cache_dir": config.output.cache_dir, **to_draw(data)})
-    runtime.use_accelerator()
+    runtime.use_accelerator(config.device)
     library = PromptLibrary(config.prompts.dir)
     np.random.seed(config.seed)  # LoRA's start
     model, preprocess = jclip.load(beside_scripts(config.clip.weights), config.clip.activation)

@@ -24,7 +24,7 @@ _OR_A_LIST = {"lora.positions": [0]}
 _OR_NULL = {"data.labels": "labels.txt", "data.shots_file": "shots.txt", "data.images": "pictures",
             "data.new_classes": "names.txt", "data.split": "split.json", "data.domain": "Animal",
             "data.domains": True, "prompts.max_tokens": 77, "aux.weights": "r-50-1000ep.pth.tar",
-            "clip.activation": "quick_gelu",
+            "clip.activation": "quick_gelu", "workers": 2,
             "lora.init": "lora_weights.pkl", "output.shipped_dir": "test_pkl/sample"}
 # Paths in data.root, which a config file may not lead out of it. (The command line is the
 # user's own.)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from data.formats import needs_package_by_content, readable_formats
 from data.resampling import Places, places, resample
+from models import parallel
 from models.errors import UserError
 
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -242,13 +243,15 @@ def read_ahead(work, items, n_threads, ahead, n_bytes=lambda result: 0):
     Args:
         work: function of one item.
         items: list.
-        n_threads: 0 works in the caller's own thread.
+        n_threads: 0 works in the caller's own thread; None is one for each of the process' cores.
         ahead: results kept ready at most; fewer where they are large, but one a thread.
         n_bytes: function of a result, the memory that it takes.
 
     Yields:
         the results.
     """
+    if n_threads is None:
+        n_threads = max(1, len(os.sched_getaffinity(0)) // parallel.local_size())
     if n_threads == 0:
         yield from map(work, items)
         return

@@ -90,6 +90,9 @@ def run_script(main, go_on=""):
         if any(sign in str(error) for sign in _HALF_WRITTEN):
             _end("error: a kernel in Jittor's cache is half written, as another run was stopped "
                  "while compiling it; run the same command again", 2)
+        if "Unable to alloc cuda device memory" in str(error):
+            _end("error: the GPU's memory is full; end what else runs on it (nvidia-smi tells), "
+                 "or lower train.batch_size or test.batch_size", 2)
         if parallel.size() > 1:
             parallel.end(traceback.format_exc(), 1)
         raise
@@ -164,6 +167,7 @@ def _show_warnings_in_one_line():
     matters.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("ignore", category=SyntaxWarning)  # Jittor's source, Python 3.12
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     warnings.showwarning = lambda message, *_, **__: print_beside_bars(
         f"warning: {message}", sys.stderr)

@@ -16,6 +16,7 @@ from models import parallel
 from models.errors import UserError
 
 COMPILE_MINUTES = "3 to 6 minutes"
+COMPILE_MINUTES_CUDA = "1 to 6 minutes; the kernels of a first training and test take as long again"
 # The core takes 28 MB, the kernels of a training run and a test run 320 MB, their precompiled
 # header 85 MB, g++'s temporary files less than 20 MB.
 FIRST_RUN_MB = 500
@@ -70,7 +71,9 @@ def compile_core(cache_path, lock_path):
             _remove_half_written(cache_path)
         if core_is_compiled(cache_path):  # by the process that held the lock
             return
-        _say(f"compiling Jittor's core, once on this machine ({COMPILE_MINUTES}) …")
+        cuda = bool(os.environ.get("nvcc_path"))
+        _say(f"compiling Jittor's core{' with CUDA' * cuda}, once on this machine "
+             f"({COMPILE_MINUTES_CUDA if cuda else COMPILE_MINUTES}) …")
         resumed = os.path.isdir(os.path.join(cache_path, "obj_files"))
         failure, output = _import_jittor(cache_path, log_path)
         if failure and resumed and DAMAGE.search(failure + output):
@@ -83,8 +86,9 @@ def compile_core(cache_path, lock_path):
         raise KeyboardInterrupt("stopped while compiling Jittor's core; run the same command "
                                 "again, it goes on from here") from None
     if failure:
+        otherwise = ", or with nvcc_path= before it, which leaves the GPU aside" * cuda
         raise UserError(f"Jittor's core could not be compiled: {failure}; mend that and run the "
-                        f"same command again (all of the output: {log_path})")
+                        f"same command again{otherwise} (all of the output: {log_path})")
 
 
 def _say(line):

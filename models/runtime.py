@@ -14,18 +14,17 @@ overridden.
 """
 
 import contextlib
-import ctypes
 import glob
 import io
 import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
-from models import parallel
+from models import cuda_toolkit, parallel
 from models.errors import UserError
 from models.first_import import (
     LATER_RUN_MB,
@@ -43,15 +42,14 @@ ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"
 JITTOR_KNOWS = ("g++", "clang", "icc", "icpc")  # in a compiler's file name
 JITTOR_DOWNLOADS = "cg.cs.tsinghua.edu.cn"
 _BFLOAT16 = 2  # of Jittor's use_tensorcore: CUBLAS_COMPUTE_32F_FAST_16BF
-# Libraries that Jittor needs beside libcudart; without one of them its import ends.
-CUDA_LIBRARIES = ("cublas", "cudnn", "curand", "cufft", "cusparse")
+_NO_CUDA = None  # why a GPU that is there is not used
 
 
 def prepare():
     """Make `import jittor` work here, on the fastest path that the machine has.
 
-    Switches CUDA off where it cannot work, gives Jittor the oneDNN of `requirements.txt`,
-    and where Jittor's core is not compiled yet, compiles it and says so in one line on stderr.
+    Gives Jittor the CUDA that this machine has, or none, and the oneDNN of `requirements.txt`;
+    where Jittor's core is not compiled yet, compiles it and says so in one line on stderr.
     Does nothing if Jittor is already imported.
 
     Raises:
@@ -64,15 +62,18 @@ def prepare():
         return
     _require_python()
     os.environ.setdefault("log_silent", "1")
-    # Otherwise Jittor names its cache after the git branch that surrounds site-packages, and
-    # a virtual environment inside the checkout recompiles after every `git checkout`.
-    os.environ.setdefault("cache_name", "default")
     _require_compiler()
     _choose_mpi()
+    gpu, toolkit = _find_cuda()
+    # Otherwise Jittor names its cache after the git branch that surrounds site-packages, and
+    # a virtual environment inside the checkout recompiles after every `git checkout`. With CUDA
+    # its flags are others, and one cache would be made anew at each change.
+    os.environ.setdefault("cache_name", "cuda" if gpu else "default")
     try:
         utils = _import_jittor_utils()
         _require_headers(utils)
-        _choose_cuda(utils.home())
+        if toolkit:
+            cuda_toolkit.lay_out(toolkit, gpu, utils.home())
         use_mkl = os.environ.setdefault("use_mkl", _link_onednn(utils.home()))
         if core_is_compiled(utils.cache_path):
             require_free_space(utils.cache_path, LATER_RUN_MB)
@@ -82,16 +83,32 @@ def prepare():
         raise UserError(
             f"Jittor cannot write its cache: {error}; mend that, or set JITTOR_HOME to a folder "
             "that can be written and has space") from error
-    if use_mkl == "0":
-        print("models.runtime: oneDNN is not installed; matrix products will be slow "
-              f"(pip install {ONEDNN_PACKAGE}==2021.4.0)", file=sys.stderr)
+    if use_mkl == "0" and not gpu:
+        _say("oneDNN is not installed; matrix products will be slow "
+             f"(pip install {ONEDNN_PACKAGE}==2021.4.0)")
 
 
-def use_accelerator():
-    """Have Jittor compute on the GPU where `prepare` left CUDA on; after the first import."""
+def use_accelerator(device="auto"):
+    """Have Jittor compute where it is to, which a line tells; after the first import.
+
+    Args:
+        device: 'cpu', 'cuda', or 'auto': the GPU where `prepare` could set it up.
+
+    Raises:
+        UserError: 'cuda' where no GPU can be used, or another word.
+    """
     import jittor as jt
-    if jt.has_cuda:
-        jt.flags.use_cuda = 1
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device is {device!r}; it must be auto, cpu or cuda")
+    if device == "cuda" and not jt.has_cuda:
+        raise UserError(f"device=cuda, but {_NO_CUDA or 'no GPU or no driver of one is found'}")
+    jt.flags.use_cuda = int(device != "cpu" and jt.has_cuda)
+    if jt.flags.use_cuda:
+        # Otherwise each array given to Jittor waits for all that the GPU was asked before.
+        jt.flags.use_cuda_host_allocator = 0
+        _say(f"computing on the GPU, {cuda_toolkit.first_gpu().name}")
+    elif device == "auto" and _NO_CUDA:
+        _say(f"computing on the CPU; {_NO_CUDA}")
 
 
 def gpu_is_used():
@@ -116,6 +133,11 @@ def mixed_precision(wanted):
     if wanted:
         print("train.amp: no GPU is in use; products stay in float32", file=sys.stderr)
     return contextlib.nullcontext()
+
+
+def _say(line):
+    if parallel.is_first():
+        print(f"models.runtime: {line}", file=sys.stderr, flush=True)
 
 
 def _require_python():
@@ -187,74 +209,57 @@ def _import_jittor_utils():
 
 
 def _require_headers(utils):
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    # Jittor looks beside the interpreter, which in a virtual environment is not the real one.
-    beside_real_python = os.path.join(sys.base_prefix, "bin", f"python{version}-config")
+    """Jittor asks a `python3.x-config`, which many a Python has not, or not beside itself."""
     try:
         utils.get_py3_include_path()
+        return
     except Exception as error:
-        if not os.path.isfile(beside_real_python):
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        include = sysconfig.get_paths()["include"]
+        if not os.path.isfile(os.path.join(include, "Python.h")):
             raise UserError(
                 f"Jittor needs the headers of Python {version}; install them: "
                 f"apt-get install python{version}-dev") from error
-        os.environ["python_config_path"] = beside_real_python
+    path = os.path.join(utils.home(), ".cache", "jittor", f"python{version}-config")
+    with open(f"{path}.{os.getpid()}", "w") as file:
+        file.write("#!/bin/sh\ncase $1 in\n"
+                   f"--includes) echo '-I{include}';;\n"
+                   f"--extension-suffix) echo '{sysconfig.get_config_var('EXT_SUFFIX')}';;\n"
+                   "esac\n")
+    os.chmod(file.name, 0o755)
+    os.replace(file.name, path)
+    os.environ["python_config_path"] = path
 
 
-def _choose_cuda(home):
-    """Leave CUDA on where its compiler, libraries, driver and device are all there."""
+def _find_cuda():
+    """The GPU and the toolkit that Jittor is to be given; (GPU, None) where it has its own.
+
+    (None, None) without a GPU, or with one that cannot be used, which `use_accelerator` tells.
+    """
+    global _NO_CUDA
     # Optional speed-ups that Jittor would download; this project does not use them.
     for optional in ("use_cutt", "use_cutlass", "use_nccl"):
         os.environ.setdefault(optional, "0")
-    if "nvcc_path" in os.environ:
-        return
-    if glob.glob(os.path.join(home, ".cache", "jittor", "jtcuda", "*", "bin", "nvcc")):
-        usable = _device_count("libcuda.so.1") > 0
-    else:
-        nvcc = next(filter(None, map(shutil.which, (
-            "nvcc", "/usr/local/cuda/bin/nvcc", "/usr/bin/nvcc", "/opt/cuda/bin/nvcc"))), None)
-        if nvcc:
-            usable = _toolkit_complete(nvcc) and _device_count("libcuda.so.1") > 0
-        else:  # Jittor fetches a toolkit of its own where there is a driver
-            usable = _device_count("libcuda.so.1") > 0 and _reachable(JITTOR_DOWNLOADS)
-    if not usable:
+    os.environ.setdefault("FIX_TORCH_ERROR", "0")  # or Jittor imports PyTorch where there is one
+    gpu = None if os.environ.get("nvcc_path") == "" else cuda_toolkit.first_gpu()
+    if gpu is None:
+        os.environ.setdefault("nvcc_path", "")
+        return None, None
+    if "nvcc_path" in os.environ or _jittor_has_its_own():
+        return gpu, None
+    try:
+        return gpu, cuda_toolkit.find_toolkit(gpu)
+    except cuda_toolkit.NoCuda as reason:
+        if _reachable(JITTOR_DOWNLOADS):  # from where Jittor fetches a toolkit
+            return gpu, None
+        _NO_CUDA = f"{gpu.name}: {reason}"
         os.environ["nvcc_path"] = ""
+        return None, None
 
 
-def _toolkit_complete(nvcc):
-    root = os.path.dirname(os.path.dirname(os.path.realpath(_unwrap(nvcc))))
-    folders = [os.path.join(root, "lib64"), os.path.join(root, "lib"),
-               *glob.glob(os.path.join(root, "targets", "*", "lib")),
-               *glob.glob("/usr/lib/*-linux-gnu"), "/usr/lib"]
-
-    def has(name):
-        return any(os.path.exists(os.path.join(folder, f"lib{name}.so")) for folder in folders)
-
-    return has("cudart") and all(map(has, CUDA_LIBRARIES))
-
-
-def _unwrap(nvcc):
-    """The nvcc that a wrapper script starts, as nvcc itself reports it (`TOP=` of --dryrun)."""
-    try:
-        report = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull],
-                                capture_output=True, text=True, timeout=20).stderr
-    except (OSError, subprocess.TimeoutExpired):
-        return nvcc
-    for line in report.splitlines():
-        if line.startswith("#$ _HERE_="):
-            return os.path.join(line.split("=", 1)[1].strip(), "nvcc")
-    return nvcc
-
-
-def _device_count(driver):
-    """How many CUDA devices the driver library reports; 0 without a driver."""
-    count = ctypes.c_int(0)
-    try:
-        library = ctypes.CDLL(driver)
-        if library.cuInit(0) != 0 or library.cuDeviceGetCount(ctypes.byref(count)) != 0:
-            return 0
-    except (OSError, AttributeError):
-        return 0
-    return count.value
+def _jittor_has_its_own():
+    home = os.environ.get("JITTOR_HOME") or Path.home()
+    return bool(glob.glob(os.path.join(home, ".cache", "jittor", "jtcuda", "*", "bin", "nvcc")))
 
 
 def _reachable(host):

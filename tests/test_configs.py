@@ -72,6 +72,7 @@ def test_a_key_that_may_be_null_has_an_example():
     """By which a value is checked, as by the default of the others."""
     null = {f"{section}.{key}" for section, values in load_config().to_dict().items()
             if isinstance(values, dict) for key, value in values.items() if value is None}
+    null |= {key for key, value in load_config().to_dict().items() if value is None}  # "workers"
     assert null == set(configs._OR_NULL)
 
 

@@ -6,6 +6,7 @@ real `jittor_utils`.
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import stat
@@ -45,7 +46,8 @@ class Machine:
 
     def start(self, before="", command=(sys.executable, "-c"), **environment):
         inherited = {name: value for name, value in os.environ.items() if name not in (
-            "nvcc_path", "use_mkl", "use_nccl", "cc_path", "JITTOR_HOME", "cache_name")}
+            "nvcc_path", "use_mkl", "use_nccl", "cc_path", "JITTOR_HOME", "cache_name", "cc_flags",
+            "CUDA_HOME", "CUDA_PATH", "CONDA_PREFIX", "CUDA_VISIBLE_DEVICES")}
         return subprocess.Popen(
             [*command, SCRIPT.format(before=before)], cwd=ROOT, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -117,6 +119,114 @@ def test_an_nvcc_without_a_runtime_is_switched_off(prepare, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "'nvcc_path': ''" in done.stdout
 
+
+DRIVER = """
+int cuInit(unsigned flags) { return 0; }
+int cuDeviceGetCount(int* n) { *n = 1; return 0; }
+int cuDriverGetVersion(int* v) { *v = DRIVER_VERSION; return 0; }
+int cuDeviceGet(int* d, int i) { *d = i; return 0; }
+int cuDeviceGetName(char* name, int n, int d) { name[0] = 'G'; name[1] = 0; return 0; }
+int cuDeviceGetAttribute(int* v, int a, int d) { *v = a == 75 ? MAJOR : 0; return 0; }
+"""
+HEADERS = ("cuda_runtime.h", "cublas_v2.h", "curand.h")
+LIBRARIES = ("cudart", "cublas", "cublasLt", "curand")
+TOLD = """
+import atexit
+runtime._reachable = lambda host: False
+atexit.register(lambda: print(runtime._NO_CUDA, os.environ.get("conv_opt"),
+                              os.environ.get("cc_flags"), os.environ.get("cache_name")))
+"""
+
+
+def with_gpu(folder, driver=13000, major=9):
+    """The environment in which a driver reports a GPU."""
+    subprocess.run(["gcc", "-shared", "-fPIC", f"-DDRIVER_VERSION={driver}", f"-DMAJOR={major}",
+                    "-x", "c", "-", "-o", str(folder / "libcuda.so.1")], input=DRIVER, text=True,
+                   check=True)
+    return {"LD_LIBRARY_PATH": str(folder)}
+
+
+def nvcc(folder, version="13.0", root=None):
+    """An nvcc in folder/bin that says where its own folder is, as the real one does."""
+    executable(folder / "bin" / "nvcc", f"""#!/bin/sh
+case "$1" in
+--version) echo "Cuda compilation tools, release {version}, V{version}.88";;
+--dryrun) echo '#$ _HERE_={root or folder}/bin' >&2;;
+esac
+""")
+
+
+def parts(folder, libraries=LIBRARIES, headers=HEADERS, lib="lib64", suffix=".so.13"):
+    """Libraries that can be loaded, and headers."""
+    for name in libraries:
+        (folder / lib).mkdir(parents=True, exist_ok=True)
+        subprocess.run(["gcc", "-shared", "-x", "c", os.devnull, "-o",
+                        str(folder / lib / f"lib{name}{suffix}")], check=True)
+    for name in headers:
+        (folder / "include").mkdir(parents=True, exist_ok=True)
+        (folder / "include" / name).write_text("")
+
+
+def links(done):
+    """The folder of links that Jittor was told."""
+    return Path(re.search(r"'nvcc_path': '(.+)/bin/nvcc'", done.stdout).group(1))
+
+
+def test_a_toolkit_behind_a_wrapper_with_the_libraries_of_packages_is_laid_out(prepare, tmp_path):
+    nvcc(tmp_path / "cuda")
+    nvcc(tmp_path / "wrapper", root=tmp_path / "cuda")
+    parts(tmp_path / "cuda", ("cudart",), ("cuda_runtime.h",))
+    packages = tmp_path / "site" / "nvidia"
+    parts(packages / "cu13", LIBRARIES[1:], HEADERS[1:], "lib")
+    parts(packages / "cublas", ("cublas",), (), "lib", ".so.12")  # CUDA 12's, to be left alone
+    done = prepare(TOLD, **with_gpu(tmp_path),
+                   PATH=f"{tmp_path / 'wrapper' / 'bin'}:{os.environ['PATH']}")
+    assert done.returncode == 0 and "with CUDA" in done.stderr, done.stderr
+    folder = links(done)
+    assert folder.is_relative_to(tmp_path / ".cache" / "jittor")
+    assert os.path.realpath(folder / "bin") == str(tmp_path / "cuda" / "bin")
+    assert os.path.realpath(folder / "lib64" / "libcublas.so") == str(
+        packages / "cu13" / "lib" / "libcublas.so.13")
+    assert all((folder / "include" / name).exists() for name in HEADERS)
+    assert "None 1 " in done.stdout and "-DcomputeMode=major" in done.stdout  # 1: without cuDNN
+    assert done.stdout.endswith(" cuda\n")  # a cache of its own
+    assert links(prepare(TOLD, **with_gpu(tmp_path), PATH=f"{tmp_path / 'wrapper' / 'bin'}:"
+                         f"{os.environ['PATH']}")) == folder
+
+
+@pytest.mark.parametrize("version", ["8", "9"])
+def test_either_cudnn_has_the_names_that_jittor_asks_for(prepare, tmp_path, version):
+    cudnn = ("cudnn", "cudnn_ops", "cudnn_cnn") if version == "9" else (
+        "cudnn", "cudnn_ops_infer", "cudnn_ops_train", "cudnn_cnn_infer", "cudnn_cnn_train")
+    nvcc(tmp_path / "cuda", "12.4")
+    parts(tmp_path / "cuda", (*LIBRARIES, "cufft", "cusparse"),
+          (*HEADERS, "cudnn.h", "cufft.h", "cusparse.h"), suffix=".so.12")
+    parts(tmp_path / "site" / "nvidia" / "cudnn", cudnn, (), "lib", f".so.{version}")
+    done = prepare(TOLD, **with_gpu(tmp_path), CUDA_HOME=str(tmp_path / "cuda"),
+                   PATH="/usr/bin:/bin")
+    folder = links(done)
+    for name in ("cudnn", "cudnn_ops_infer", "cudnn_ops_train", "cudnn_cnn_infer"):
+        assert (folder / "lib64" / f"lib{name}.so").exists(), name
+    assert "None None " in done.stdout and "computeMode" not in done.stdout
+
+
+@pytest.mark.parametrize("driver, major, version, missing, told", [
+    (13000, 9, None, (), "there is no nvcc"),
+    (13000, 9, "13.0", ("cublas",), "no libcublas of CUDA 13"),
+    (12040, 9, "13.0", (), "the driver runs CUDA 12.4"),
+    (13000, 7, "13.0", (), "does not know this GPU any more"),
+    (13000, 9, "11.2", (), "does not know this GPU yet"),
+])
+def test_why_a_gpu_is_not_used_is_told(prepare, tmp_path, driver, major, version, missing, told):
+    if version:
+        nvcc(tmp_path / "cuda", version)
+        parts(tmp_path / "cuda", [name for name in LIBRARIES if name not in missing])
+    no_other = "" if version else "runtime.cuda_toolkit._output = lambda *command: ''"
+    done = prepare(TOLD + no_other, **with_gpu(tmp_path, driver, major),
+                   PATH=f"{tmp_path / 'cuda' / 'bin'}:/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    assert "'nvcc_path': ''" in done.stdout and done.stdout.endswith(" default\n")
+    assert told in done.stdout.split("\nG: ")[1]
 
 def test_what_the_user_set_stays(prepare):
     done = prepare(nvcc_path="/opt/my/nvcc", use_mkl="0", use_nccl="1")
