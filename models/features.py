@@ -8,8 +8,10 @@ from models.jclip.model import unit_norm
 from models.jclip.preprocess import normalise
 from models.memory import fitting
 from models.mta import mta
+from models.runtime import gpu_is_used
 
 _PASS_BYTES = 256 << 20
+_PASS_BYTES_GPU = 8 << 30  # Jittor numbers an array's elements with 32 bits
 
 
 def encode_views(model, pixels):
@@ -53,8 +55,8 @@ def encode_in_parts(encode, pixels, bytes_per_view):
 @functools.lru_cache(maxsize=None)  # Jittor keeps the first batch's memory for those after it
 def _at_once(n_views, bytes_per_view):
     """How many views to encode at a time; on the CPU more are not faster, but take memory."""
-    if not jt.flags.use_cuda:
-        n_views = min(n_views, max(1, _PASS_BYTES // bytes_per_view))
+    limit = _PASS_BYTES_GPU if gpu_is_used() else _PASS_BYTES
+    n_views = min(n_views, max(1, limit // bytes_per_view))
     return fitting(n_views, bytes_per_view, "views")
 
 

@@ -3,12 +3,14 @@
 Jittor ends the process where memory runs out, so it has to be known before.
 """
 
+import ctypes
 import os
 import resource
 import sys
 from pathlib import Path
 
 from models import parallel
+from models.runtime import gpu_is_used
 
 # Of what is free, the share that one pass may plan with.
 USABLE = 0.8
@@ -18,7 +20,10 @@ _CGROUPS = (("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
 
 
 def free_memory():
-    """Bytes that this process can still take: the machine's, its container's or its own limit."""
+    """Bytes that this process can still take: the GPU's where one computes, else the machine's,
+    its container's or its own limit."""
+    if gpu_is_used():
+        return _of_gpu()
     free = [_of_machine(), _of_address_space()]
     free += [limit - used for limit, used in map(_of_cgroup, _CGROUPS) if limit is not None]
     return max(0, min(free))
@@ -41,6 +46,14 @@ def fitting(n, bytes_each, what):
         print(f"{free / 2**30:.1f} GB of memory are free: {fits} {what} at a time instead of "
               f"{n}; the result stays the same", file=sys.stderr, flush=True)
     return fits
+
+
+def _of_gpu():
+    import jittor as jt
+    jt.gc()  # gives back what Jittor keeps for arrays to come
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    ctypes.CDLL(None).cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total))
+    return free.value
 
 
 def _of_machine():

@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+from models.runtime import gpu_is_used
+
 # OpenAI's models all have 64 channels a head; weights do not tell the number of heads.
 HEAD_WIDTH = 64
 
@@ -49,8 +51,14 @@ class CLIPSizes(NamedTuple):
             values = 3 * pixels + 8 * self.vision.width * pixels // 4
         else:
             n_tokens = 1 + pixels // self.patch_size ** 2
-            values = 3 * pixels + 16 * n_tokens * self.vision.width
+            values = 3 * pixels + 16 * n_tokens * self.vision.width + 2 * self._attention_shares
         return 4 * values
+
+    @property
+    def _attention_shares(self):
+        """Of an image in a block; the CPU's kernels keep those of one head a thread."""
+        n_tokens = 1 + (self.image_size // self.patch_size) ** 2
+        return self.vision.heads * n_tokens ** 2 if gpu_is_used() else 0
 
     def bytes_to_train(self, n_images, n_text_tokens):
         """Memory that a step of LoRA's training takes at most for its images and texts.
@@ -66,6 +74,7 @@ class CLIPSizes(NamedTuple):
         if not isinstance(self.vision, ResNetSizes):
             n_tokens = 1 + (self.image_size // self.patch_size) ** 2
             values += n_images * n_tokens * self.vision.layers * self.vision.width
+            values += n_images * self.vision.layers * self._attention_shares // 13
         return n_images * self.bytes_per_image + 4 * 13 * values
 
 
