@@ -8,19 +8,20 @@ By default with the run on own pictures that was trained last, else as test.py.
 import os
 import sys
 
-from models import runtime
-from models.errors import UserError, print_beside_bars, run_script, run_to_the_end
+from system import runtime
+from system.errors import UserError, print_beside_bars, run_script, run_to_the_end
 
 run_script(runtime.prepare)  # before the imports below, which need Jittor and its packages
 
 from configs import load_config
-from configs.choice import config_path
 from configs.command_line import Parser
-from configs.places import home, require_writable
-from data.views import Views, view_batches
-from models.checkpoint import config_of_run, last_own_run
-from models.classifier import Seen, answer, look, unseen
-from models.trained import load_trained
+from data.views import view_batches
+from pipeline.checkpoint import config_of_run, last_own_run
+from pipeline.choice import config_path
+from pipeline.classifier import ImageFeatures, Look, predict
+from pipeline.look import views_in_testing
+from pipeline.trained import load_trained
+from system.places import home, require_writable
 
 
 def main():
@@ -50,12 +51,12 @@ def main():
     require_writable({"output.cache_dir": config.output.cache_dir})
     runtime.use_accelerator(config.device)
     trained = load_trained(config)
-    views = Views(trained.preprocess, config.mta.views, config.mta.scale, config.seed)
-    otherwise, n_named = unseen(trained, config, everything=False), 0
+    views = views_in_testing(trained.preprocess, config)
+    look, n_named = Look(trained, config, complete=False), 0
     for indices, pixels, _ in view_batches(views, paths, config.test.batch_size, config.workers,
                                            "images"):
-        answers = answer(trained, Seen(**look(trained, config, otherwise, pixels)))
-        for i, labels, shares in zip(indices, answers.labels, answers.probabilities):
+        predictions = predict(trained, ImageFeatures(**look(pixels)))
+        for i, labels, shares in zip(indices, predictions.labels, predictions.probabilities):
             lines = [paths[i], *(f"  {100 * share:5.1f} %  {trained.classes[label].name}"
                                  for label, share in zip(labels, shares))]
             print_beside_bars("\n".join(lines), sys.stdout)

@@ -12,10 +12,10 @@ import os
 import sys
 
 from configs.command_line import Parser
-from configs.places import home, require_writable
-from models.errors import run_script
 from runs.compare import format_table, read_groups, table_of, write_comparison
 from runs.page import PAGE_NAME, write_run_page
+from system.errors import run_script
+from system.places import home, require_writable
 
 
 def main():

@@ -3,7 +3,7 @@
     python train.py [--config configs/photos.yaml] [--stage 1|2] [key=value …]
     python train.py --images DIR|CSV [--new-classes FILE] …     (own pictures)
     python train.py … --sweep seed=1,2,3 lora.rank=2,4,8        (a grid of runs: runs/sweep.py)
-    mpirun --bind-to none -np N python train.py …               (N processes: models/parallel.py)
+    mpirun --bind-to none -np N python train.py …               (N processes: system/parallel.py)
 
 Stage 1 tunes CLIP: a learned prompt (CoOp, Zhou et al. 2021, arXiv 2109.01134) and LoRA in
 its encoders (Zanella and Ben Ayed 2024, arXiv 2405.18541). Stage 2 fits the head (LP++, Huang
@@ -14,11 +14,9 @@ fits AMU-Tuning's head (Tang et al. 2024, arXiv 2404.08958). Without --stage it 
 """
 
 import math
-import os
-import sys
 
-from models import runtime
-from models.errors import UserError, run_script, run_to_the_end
+from system import runtime
+from system.errors import UserError, log, run_script, run_to_the_end
 
 run_script(runtime.prepare)  # before the imports below, which need Jittor and its packages
 
@@ -27,103 +25,251 @@ import numpy as np
 from jittor import nn
 
 from configs import format_config, load_config, own_pictures_config
-from configs.choice import config_path
 from configs.command_line import Parser
-from configs.places import beside_scripts, home, require_writable
-from data.lost import in_place_of_lost
-from data.sample import ensure_sample, is_sample, to_draw
-from data.sources import load_data
-from data.views import Views, decode, read_ahead, view_batches
-from models import auxiliary, jclip, lora, parallel, shared_batch
-from models.checkpoint import (
-    fingerprint,
-    load_checkpoint,
-    made_with,
-    refuse_other_pictures,
-    save_checkpoint,
-)
-from models.checkpoint_parts import check_parts
-from models.heads import fit_heads
+from data.views import Views, view_batches
+from models import auxiliary, jclip, lora, shared_batch
 from models.jclip.model import unit_norm
+from models.jclip.parameters import fingerprint
 from models.jclip.preprocess import normalise
-from models.lock import output_lock
 from models.lora_files import read_lora
 from models.prompt import (
     PromptLearner,
     PromptQueue,
+    class_features,
+    classifier_features,
     handcrafted_prompts,
     tokenize_prompts,
 )
-from models.training_state import EpochStates, load_optimizer_state, optimizer_state
+from pipeline.checkpoint import made_with, refuse_other_pictures
+from pipeline.choice import config_path
+from pipeline.frozen_features import FrozenFeatures
+from pipeline.heads import fit_auxiliary, fit_lp_plus_plus
+from pipeline.training import EpochMeter, Paces, TrainingRun, decodable_data
 from prompts import PromptLibrary
-from runs.log import RunLog, distance
-
-# What a state or a checkpoint of stage 1 depends on.
-STAGE_1 = ("seed", "data.shots", "data.shots_file", "prompts", "prompt", "lora", "train")
+from runs.log import RunLog
+from sample.dataset import ensure_sample, is_sample, to_draw
+from system import parallel
+from system.places import beside_scripts, home, require_writable
 
 
 def main():
     arguments = parse()
     if arguments.sweep:
-        if parallel.size() > 1:
-            raise UserError("--sweep starts its runs itself; leave out mpirun")
-        from runs.sweep import sweep  # here, as it loads matplotlib
-        sweep(config_path(arguments.config, arguments.overrides), arguments.overrides,
-              arguments.sweep, arguments.restart)
+        sweep_over(arguments)
         return
     config = settings_of(arguments)
-    data = config.data
     log(format_config(config))
     require_writable({"output.checkpoint_dir": config.output.checkpoint_dir,
-                      "output.cache_dir": config.output.cache_dir, **to_draw(data)})
+                      "output.cache_dir": config.output.cache_dir, **to_draw(config.data)})
     runtime.use_accelerator(config.device)
-    library = PromptLibrary(config.prompts.dir)
     np.random.seed(config.seed)  # LoRA's start
-    model, preprocess = jclip.load(beside_scripts(config.clip.weights), config.clip.activation)
-    lora.freeze(model)
+
+    # The original CLIP, frozen; and, if wanted, a second encoder
+    library = PromptLibrary(config.prompts.dir)
+    original, preprocess = jclip.load(beside_scripts(config.clip.weights), config.clip.activation)
+    lora.freeze(original)
     encoder = auxiliary.load_encoder(config.aux.weights, preprocess.image_size)
-    if is_sample(data):  # only now, when what can be wrong without it has been looked at
-        parallel.first_then_others(lambda: ensure_sample(data.root))
-    challenge = with_decodable(load_data(data, config.seed, library), config.workers)
-    log(f"{len(challenge.base)} base classes with {len(challenge.train)} images "
-        f"(data.shots={data.shots}), {len(challenge.validation)} more for the temperature "
-        f"(data.val_shots={data.val_shots}), {len(challenge.new)} new classes")
 
-    base_classes = [challenge.classes[label] for label in challenge.base]
-    prompts = handcrafted_prompts(library, base_classes, config.prompts)
-    learner = PromptLearner(model, [library.name(c) for c in base_classes], config.prompt.init)
-    # Labels of the base classes alone, 0 … C-1; `challenge.base` leads back.
-    labels = np.searchsorted(challenge.base, [sample.label for sample in challenge.train])
-    paths = [sample.path for sample in challenge.train]
-    origin = made_with(config, fingerprint(model), challenge.classes, challenge.train)
+    # Data: base classes with a few images each, new classes with names alone
+    if is_sample(config.data):  # drawn only now, when what can be wrong without it is known
+        parallel.first_then_others(lambda: ensure_sample(config.data.root))
+    data = decodable_data(config, library)
+    prompts = handcrafted_prompts(library, data.classes, config.prompts)
+    learner = PromptLearner(original, [library.name(data.classes[label]) for label in data.base],
+                            config.prompt.init)
 
-    folder = config.output.checkpoint_dir
-    run_log = RunLog(folder)
-    stage_1_path = os.path.join(folder, "prompt_lora.pkl")
-    with output_lock(os.path.join(folder, "train.lock")):
-        states = EpochStates(os.path.join(folder, "unfinished"), origin, STAGE_1,
-                             model.sizes)
+    run = TrainingRun(config, made_with(config, fingerprint(original), data.classes, data.train),
+                      original.sizes, RunLog(config.output.checkpoint_dir), arguments.restart)
+    with run.lock():
+        # Stage 1: learned prompt and LoRA, on random crops
         if arguments.stage != 2:
-            if arguments.restart:
-                parallel.first_then_others(states.remove)
             with runtime.mixed_precision(config.train.amp):
-                contexts = tune(model, learner, preprocess, paths, labels, prompts, config,
-                                states, run_log)
-            stage_1 = {"lora": lora.lora_state(model), "contexts": contexts}
-            if parallel.is_first():
-                save_checkpoint(stage_1_path, origin, stage_1)
-            parallel.barrier()
+                tuned, contexts = tune(original, preprocess, data, prompts, learner, run)
+            run.save({"prompt_lora.pkl": {"lora": lora.lora_state(tuned), "contexts": contexts}})
+        # Stage 2: the head on the tuned CLIP's frozen features, and what testing needs beside
         if arguments.stage != 1:
-            require_finished(states)
-            stage_1 = load_checkpoint(stage_1_path, origin, STAGE_1)
-            check_parts(stage_1_path, stage_1, ("lora", "contexts"), model.sizes)
-            contents = fit_heads(stage_1, stage_1_path, challenge, library, learner, labels,
-                                 encoder, origin["clip"], config, arguments.restart, run_log)
-            if parallel.is_first():
-                for name, content in contents.items():
-                    save_checkpoint(os.path.join(folder, name), origin, content)
-                states.remove()
-                log(f"trained: {folder}")
+            run.save(fit_heads(original, preprocess, data, prompts, learner, encoder, run))
+            run.finish()
+
+
+def tune(original, preprocess, data, prompts, learner, run):
+    """Stage 1: train the learned prompt, in place, and LoRA in a copy of the original CLIP.
+
+    Args:
+        original: CLIP, frozen. preprocess: `jclip`'s.
+        data: `Challenge`. prompts: list (C) of lists of handcrafted prompts of all classes.
+        learner: `PromptLearner` of the base classes.
+        run: `TrainingRun`, from whose newest state a stopped one goes on.
+
+    Returns:
+        tuned: CLIP with its additions, not merged.
+        contexts: array (K, M, W), those in the queue.
+    """
+    config = run.config
+    tuned, additions = with_additions(original, config.lora)
+    # Labels of the base classes alone, 0 … C-1; `data.base` leads back.
+    labels = np.searchsorted(data.base, [sample.label for sample in data.train])  # (N,)
+    tokens = [tokenize_prompts(original, prompts[label]) for label in data.base]
+    views = Views(preprocess, 1, config.train.scale, config.seed, whole_first=False)
+    batch_size = config.train.batch_size
+    epoch_steps = math.ceil(len(labels) / batch_size)
+    logit_scale = original.scale()
+    paces = Paces(learner.context, additions, config, epoch_steps)
+    at_once = images_at_once(tuned, learner, tokens, batch_size)
+
+    # The prompt's state every N epochs; the queue drops the oldest
+    queue = PromptQueue(config.prompt.queue_length)
+    first = run.resume(tuned, learner, queue, paces.optimizer)
+    if not len(queue):  # nothing to go on from, whose queue has the start already
+        queue.push(learner.context)
+    run.log.begin("tune", first)
+    for epoch in range(first, paces.n_epochs):
+        paces.begin_epoch(epoch)
+        # Every epoch has its own seed, so that one who goes on here draws the same.
+        random = np.random.RandomState([config.seed, epoch])
+        order = random.permutation(len(labels))
+        meter = EpochMeter()
+        batches = view_batches(views, [data.train[i].path for i in order], batch_size,
+                               config.workers, f"epoch {epoch + 1}/{paces.n_epochs}",
+                               keys=[f"{epoch}/{i}" for i in order])
+        for step, (indices, pixels, bar) in enumerate(batches, start=epoch * epoch_steps):
+            # A random crop of each image, and of each class one of its handcrafted prompts
+            images = normalise(pixels[:, 0])  # (B, 1, S, S, 3) -> (B, 3, S, S)
+            targets = labels[order[indices]]  # (B,)
+            drawn = np.stack([rows[random.randint(len(rows))] for rows in tokens])  # (C, L)
+            paces.set_rates(step)
+            loss, logits = training_step(
+                paces.optimizer, tuned, learner, images, drawn, targets, logit_scale,
+                seed=[config.seed, step], n_parts=math.ceil(len(targets) / at_once))
+            meter.add(loss, logits, targets, bar)
+        meter.end()
+        accuracy = meter.n_correct() / len(labels)
+        log(f"epoch {epoch + 1}: loss {meter.loss():.4f}, "
+            f"training accuracy {100 * accuracy:.1f} %")
+        run.log.write(epoch=epoch + 1, step=step + 1, loss=meter.loss(), accuracy=accuracy,
+                      images=len(labels), **paces.report(epoch))
+        if epoch < config.prompt.epochs and (epoch + 1) % config.prompt.queue_every == 0:
+            queue.push(learner.context)
+        run.save_epoch(epoch + 1, paces.n_epochs, tuned, learner, queue, paces.optimizer)
+    return tuned, queue.contexts()
+
+
+def fit_heads(original, preprocess, data, prompts, learner, encoder, run):
+    """Stage 2: what is fitted to, and noted of, frozen models' features of the images.
+
+    Args:
+        original: CLIP, frozen. preprocess: `jclip`'s.
+        data: `Challenge`. prompts: list (C) of lists of handcrafted prompts of all classes.
+        learner: `PromptLearner` of the base classes.
+        encoder: auxiliary `Encoder`, or None.
+        run: `TrainingRun`, of which stage 1 is done.
+
+    Returns:
+        {file name: content} of checkpoints; {} in all processes but the first.
+    """
+    # The tuned CLIP, LoRA merged into its weights
+    config, stage_1 = run.config, run.stage_1()
+    tuned = lora.tuned_clip(original, config.lora, stage_1["lora"], run.path("prompt_lora.pkl"))
+
+    # What images are compared with: handcrafted prompts, for the tuned CLIP with the queue's
+    base_prompts = [prompts[label] for label in data.base]
+    tuned_text = classifier_features(tuned, learner, stage_1["contexts"], base_prompts,
+                                     config.prompt.queue_weight)  # (C_base, D)
+    text = class_features(original, prompts)  # (C, D)
+    base_text = text[jt.array(data.base)]  # (C_base, D)
+
+    # Frozen features: crops for the head, and images as testing looks at them
+    frozen = FrozenFeatures(original, tuned, encoder, preprocess, run)
+    paths = [sample.path for sample in data.train]
+    with run.log.timed("features"):
+        crops = frozen.of_crops(paths)  # (N, V, D)
+    with run.log.timed("base_features"):
+        support = frozen.by_original(paths, base_prompts, base_text)  # (N, D)
+    with run.log.timed("held_back_features"):
+        held_back = frozen.held_back(data.validation, prompts, text, tuned_text)
+    if encoder is not None:
+        with run.log.timed("auxiliary_features"):
+            aux_crops = frozen.auxiliary(paths)  # (N, V, A)
+    if not parallel.is_first():
+        return {}
+
+    # LP++ starts from the text, so hundreds of epochs take seconds
+    labels = np.searchsorted(data.base, [sample.label for sample in data.train])  # (N,)
+    heads = fit_lp_plus_plus(crops, labels, tuned_text, tuned.scale(), config, run.log)
+    contents = {"calibration.pkl": held_back}
+    if encoder is not None:
+        zero_shot = original.scale() * support @ base_text.numpy().T  # (N, C_base)
+        # The first process is alone here; Jittor's optimizers would wait for the others.
+        weight = jt.single_process_scope()(fit_auxiliary)(aux_crops, labels, zero_shot, config.aux,
+                                                          run.log)
+        contents["aux.pkl"] = {"aux_weight": weight, "aux_encoder": encoder.fingerprint}
+    # The last to be written: it tells that all are there.
+    return {**contents, "head.pkl": {**heads, "features": support,
+                                     "labels": data.base[labels]}}
+
+
+def with_additions(original, settings):
+    """A CLIP that shares the original's weights, with LoRA: (model, list of its Vars).
+
+    Args:
+        settings: the config's section `lora`.
+    """
+    tuned = lora.sharing_weights(original)
+    if settings.encoder == "none":
+        return tuned, []
+    layers = lora.apply_lora(tuned, settings.encoder, settings.params, settings.rank,
+                             settings.alpha, settings.dropout, settings.positions)
+    if settings.init is not None:
+        path = beside_scripts(settings.init)
+        found = read_lora(path, tuned.sizes)
+        lora.load_additions(tuned, found.additions, path)
+        log(f"LoRA starts from {path} ({found.format})")
+    return tuned, lora.parameters(layers)
+
+
+def images_at_once(tuned, learner, tokens, batch_size):
+    """How many images of a batch, and texts with them, the memory holds at a time."""
+    longest = max(int(rows.argmax(axis=1).max()) + 1 for rows in tokens)
+    return shared_batch.fitting_batch(batch_size, tuned.sizes.bytes_to_train(
+        batch_size, len(tokens) * (learner.length + longest)))
+
+
+def training_step(optimizer, tuned, learner, images, drawn, targets, logit_scale, seed, n_parts=1):
+    """One step on the mean loss over the learned and a handcrafted prompt of each class.
+
+    Args:
+        optimizer: of the learned prompt and LoRA.
+        tuned: CLIP with LoRA. learner: `PromptLearner` of the classes.
+        images: Var (B, 3, S, S).
+        drawn: int32 array (C, L), tokens of the handcrafted prompts.
+        targets: int array (B,).
+        logit_scale: float; asking the model for it would wait for the GPU.
+        seed: list of integers, of dropout in this step.
+        n_parts: in how many parts images and texts are encoded; more take less memory.
+
+    Returns:
+        loss: Var (1,), cross-entropy.
+        logits: Var (B, C), the sum of both prompts'.
+    """
+    def loss_of(image_features, *features_of_texts):
+        logits = [logit_scale * nn.matmul_transpose(image_features, text_features)
+                  for text_features in features_of_texts]  # (B, C)
+        loss = sum(nn.cross_entropy_loss(each, jt.array(targets)) for each in logits) / 2
+        return loss, sum(logits)
+
+    passes = [(len(images), lambda rows: unit_norm(tuned.encode_image(images[rows]))),
+              (len(drawn), lambda rows: learner.text_features(tuned, rows=rows)),
+              (len(drawn), lambda rows: unit_norm(tuned.encode_text(drawn[rows])))]
+    return shared_batch.step(optimizer, tuned, passes, loss_of, seed, n_parts)
+
+
+def sweep_over(arguments):
+    """Train and test with every combination of --sweep."""
+    if parallel.size() > 1:
+        raise UserError("--sweep starts its runs itself; leave out mpirun")
+    from runs.sweep import sweep  # here, as it loads matplotlib
+    sweep(config_path(arguments.config, arguments.overrides), arguments.overrides,
+          arguments.sweep, arguments.restart)
 
 
 def parse():
@@ -157,188 +303,6 @@ def settings_of(arguments):
                                  arguments.overrides)
     refuse_other_pictures(config.output.checkpoint_dir, arguments.images)
     return config
-
-
-def with_decodable(challenge, n_threads):
-    """The `Challenge` with others of their class for images that cannot be decoded.
-
-    A warning has named each of these; see `data.lost.in_place_of_lost`.
-    """
-    def are_whole(samples):
-        own = samples[parallel.share(len(samples))]
-        with parallel.own_work():
-            found = list(read_ahead(lambda sample: decode(sample.path) is not None, own,
-                                    n_threads, ahead=8))
-        return parallel.gather(np.array(found, np.int32), len(samples)).astype(bool)
-
-    return in_place_of_lost(challenge, are_whole)
-
-
-def tune(model, learner, preprocess, paths, labels, prompts, config, states, run_log):
-    """Stage 1: train the learned prompt and LoRA, both in place.
-
-    Args:
-        model: CLIP, frozen; gets its low-rank additions.
-        learner: `PromptLearner` of the base classes.
-        preprocess: `jclip`'s.
-        paths: list (N) of training images.
-        labels: int array (N,).
-        prompts: list (C) of lists of handcrafted prompts.
-        config: the run's.
-        states: `EpochStates`; a stopped training goes on from its newest.
-        run_log: `RunLog`.
-
-    Returns:
-        array (K, M, W), the contexts in the queue.
-    """
-    settings, n_epochs = config.train, config.train.epochs
-    layers = []
-    if config.lora.encoder != "none":
-        layers = lora.apply_lora(model, config.lora.encoder, config.lora.params,
-                                 config.lora.rank, config.lora.alpha, config.lora.dropout,
-                                 config.lora.positions)
-        if config.lora.init is not None:
-            path = beside_scripts(config.lora.init)
-            found = read_lora(path, model.sizes)
-            lora.load_additions(model, found.additions, path)
-            log(f"LoRA starts from {path} ({found.format})")
-    else:
-        n_epochs = min(n_epochs, config.prompt.epochs)  # nothing learns after these
-    learner.context.start_grad()
-    groups = [{"params": [learner.context], "weight_decay": 0.0}]
-    if layers:
-        groups.append({"params": lora.parameters(layers),
-                       "weight_decay": config.lora.weight_decay})
-    optimizer = jt.optim.AdamW(groups, lr=0.0)
-    queue = PromptQueue(config.prompt.queue_length)
-    parts = {"prompt": [learner.context]}
-    if layers:
-        parts["lora"] = lora.parameters(layers)
-    start = {part: arrays(parameters) for part, parameters in parts.items()}
-    first = go_on(states, model, learner, optimizer, queue)
-    if not len(queue):  # nothing to go on from, whose queue has the start already
-        queue.push(learner.context)
-    tokens = [tokenize_prompts(model, texts) for texts in prompts]
-    views = Views(preprocess, 1, settings.scale, config.seed, whole_first=False)
-    logit_scale = model.scale()
-    epoch_steps = math.ceil(len(labels) / settings.batch_size)
-    longest = max(int(rows.argmax(axis=1).max()) + 1 for rows in tokens)
-    at_once = shared_batch.fitting_batch(settings.batch_size, model.sizes.bytes_to_train(
-        settings.batch_size, len(tokens) * (learner.length + longest)))
-
-    run_log.begin("tune", first)
-    for epoch in range(first, n_epochs):
-        if epoch >= config.prompt.epochs:
-            learner.context.stop_grad()  # its rate has come to 0; LoRA goes on
-        # Every epoch has its own seed, so that one who goes on here draws the same.
-        random = np.random.RandomState([config.seed, epoch])
-        order = random.permutation(len(labels))
-        outcomes = []  # loss and number of right answers of each step
-        batches = view_batches(views, [paths[i] for i in order], settings.batch_size,
-                               config.workers, f"epoch {epoch + 1}/{n_epochs}",
-                               keys=[f"{epoch}/{i}" for i in order])
-        for step, (indices, pixels, bar) in enumerate(batches, start=epoch * epoch_steps):
-            groups[0]["lr"] = cosine(step, config.prompt.epochs * epoch_steps,
-                                     config.prompt.lr, 0.0)
-            if layers:
-                groups[1]["lr"] = cosine(step, n_epochs * epoch_steps, config.lora.lr,
-                                         config.lora.min_lr)
-            targets = labels[order[indices]]
-            drawn = np.stack([rows[random.randint(len(rows))] for rows in tokens])
-            loss, logits = training_step(
-                optimizer, model, learner, normalise(pixels[:, 0]), drawn, targets, logit_scale,
-                seed=[config.seed, step], n_parts=math.ceil(len(targets) / at_once))
-            outcomes.append((loss, logits, targets))
-            if len(outcomes) > 1:  # a step late, so that a GPU has the next to work on
-                outcomes[-2] = outcome(*outcomes[-2])
-                bar.set_postfix(loss=f"{np.mean([loss for loss, _ in outcomes[:-1]]):.3f}")
-        outcomes[-1] = outcome(*outcomes[-1])
-        loss, n_correct = np.mean([loss for loss, _ in outcomes]), sum(n for _, n in outcomes)
-        log(f"epoch {epoch + 1}: loss {loss:.4f}, "
-            f"training accuracy {100 * n_correct / len(labels):.1f} %")
-        learning = {part: group["lr"] for part, group in zip(parts, groups)
-                    if part == "lora" or epoch < config.prompt.epochs}
-        run_log.write(
-            epoch=epoch + 1, step=step + 1, loss=loss,
-            accuracy=n_correct / len(labels), images=len(labels),
-            **{f"lr_{part}": lr for part, lr in learning.items()},
-            **{f"moved_{part}": distance(arrays(parts[part]), start[part]) for part in learning})
-        if epoch < config.prompt.epochs and (epoch + 1) % config.prompt.queue_every == 0:
-            queue.push(learner.context)
-        states.save(epoch + 1, {
-            "n_epochs": n_epochs, "context": learner.context.numpy(), "queue": queue.contexts(),
-            "lora": lora.lora_state(model), "optimizer": optimizer_state(optimizer)})
-    return queue.contexts()
-
-
-def arrays(parameters):
-    return [parameter.numpy() for parameter in parameters]
-
-
-def go_on(states, model, learner, optimizer, queue):
-    """Take everything that learns from the newest state; the epochs done, 0 without one."""
-    state = states.newest()
-    if state is None:
-        return 0
-    learner.context.update(jt.array(state["context"]))
-    lora.load_lora_state(model, state["lora"], states.folder)
-    load_optimizer_state(optimizer, state.get("optimizer"), states.folder)
-    for context in state["queue"]:
-        queue.push(context)
-    log(f"going on after epoch {state['epoch']} of {state['n_epochs']} ({states.folder})")
-    return state["epoch"]
-
-
-def require_finished(states):
-    """Refuse to go on to stage 2 from an earlier stage 1 while a newer one is half-way."""
-    state = states.newest()
-    if state is not None and state["epoch"] < state["n_epochs"]:
-        raise UserError(f"stage 1 was stopped after epoch {state['epoch']} of "
-                        f"{state['n_epochs']}; finish it first: train.py --stage 1")
-
-
-def training_step(optimizer, model, learner, images, drawn, targets, logit_scale, seed, n_parts=1):
-    """One step on the mean loss over the learned and a handcrafted prompt of each class.
-
-    Args:
-        optimizer: of the learned prompt and LoRA.
-        model: CLIP. learner: `PromptLearner` of the classes.
-        images: Var (B, 3, S, S).
-        drawn: int32 array (C, L), tokens of the handcrafted prompts.
-        targets: int array (B,).
-        logit_scale: float.
-        seed: list of integers, of dropout in this step.
-        n_parts: in how many parts images and texts are encoded; more take less memory.
-
-    Returns:
-        loss: Var (1,), cross-entropy.
-        logits: Var (B, C), the sum of both prompts'.
-    """
-    def loss_of(image_features, *features_of_texts):
-        logits = [logit_scale * nn.matmul_transpose(image_features, text_features)
-                  for text_features in features_of_texts]  # (B, C)
-        loss = sum(nn.cross_entropy_loss(each, jt.array(targets)) for each in logits) / 2
-        return loss, sum(logits)
-
-    passes = [(len(images), lambda rows: unit_norm(model.encode_image(images[rows]))),
-              (len(drawn), lambda rows: learner.text_features(model, rows=rows)),
-              (len(drawn), lambda rows: unit_norm(model.encode_text(drawn[rows])))]
-    return shared_batch.step(optimizer, model, passes, loss_of, seed, n_parts)
-
-
-def outcome(loss, logits, targets):
-    """The loss of a step, and how many answers were right; waits for what is computed."""
-    return loss.item(), int((logits.numpy().argmax(axis=1) == targets).sum())
-
-
-def cosine(step, n_steps, start, end):
-    """The cosine schedule at a step: `start` at 0, `end` at the last one and after it."""
-    progress = min(1.0, step / max(1, n_steps - 1))
-    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
-
-
-def log(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def reference(folder):
 
 
 def compare(folder):
-    from models import runtime
+    from system import runtime
     runtime.prepare()
     import jittor as jt
 

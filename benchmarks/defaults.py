@@ -15,7 +15,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from models import runtime
+from system import runtime
 
 runtime.prepare()
 
@@ -24,18 +24,18 @@ import numpy as np
 
 from configs import load_config
 from data.challenge import challenge_classes
-from data.report import summary
 from data.sources import images_to_classify
 from data.views import Views, view_batches
-from models.checkpoint import config_of_run
-from models.checkpoint_parts import check_parts
-from models.classifier import Seen, answer, original_modes
 from models.features import encode_views, mta_features
-from models.jclip.weights import read_pickle
 from models.prompt import PromptLearner, classifier_features, handcrafted_prompts
-from models.trained import base_threshold, load_trained
-from models.transduction import joint_answer
+from pipeline.checkpoint import config_of_run
+from pipeline.checkpoint_parts import check_parts
+from pipeline.classifier import ImageFeatures, original_modes, predict
+from pipeline.trained import base_threshold, load_trained
+from pipeline.transduction import predict_together
 from prompts import PromptLibrary
+from runs.report import summary
+from system.files import read_pickle
 
 FIGURES = ("base", "new", "harmonic_mean")
 CHANGES = {
@@ -120,11 +120,11 @@ class Run:
             lambda rows: jt.array(self._features[rows, :V]), together)
         tuned_modes = mta_features(jt.array(self._tuned[:, :V]), trained.tuned_text,
                                    trained.scale, config.mta)
-        seen = Seen(modes, tuned_modes, all_modes, scores)
+        features = ImageFeatures(modes, tuned_modes, all_modes, scores)
         if together:
-            labels = joint_answer(trained, seen, config.transduction)[0].labels
+            labels = predict_together(trained, features, config.transduction)[0].labels
         else:
-            labels = answer(trained, seen).labels
+            labels = predict(trained, features).labels
         shares = summary(trained.base, labels, scores, np.isin(labels[:, 0], trained.base),
                          self._labels)
         return [shares[figure] for figure in FIGURES]

@@ -42,7 +42,7 @@ for step in $steps; do
         for _ in 1 2; do
             time python3 -c '
 from models import runtime
-from models.errors import run_script
+from system.errors import run_script
 run_script(runtime.prepare)
 import jittor as jt
 runtime.use_accelerator("cuda")

@@ -20,13 +20,13 @@ from PIL import Image
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from models import runtime
+from system import runtime
 
 runtime.prepare()
 
 from models.jclip.model import CLIP
 from models.jclip.sizes import CLIPSizes, TowerSizes
-from models.jclip.weights import write_pickle
+from system.files import write_pickle
 
 VIT_B_32 = CLIPSizes(vision=TowerSizes(768, 12, 12), image_size=224, patch_size=32,
                      text=TowerSizes(512, 12, 8), context_length=77, vocab_size=49408,

@@ -19,10 +19,12 @@ from configs import load_config
 from data.challenge import Sample, list_images, read_classes
 from data.views import Views, decode
 from models import jclip, lora
-from models.checkpoint import fingerprint, made_with, save_checkpoint
 from models.features import encode_views
+from models.jclip.parameters import fingerprint
 from models.jclip.preprocess import Preprocess
-from models.jclip.weights import write_pickle
+from pipeline.checkpoint import made_with, save_checkpoint
+from pipeline.look import first_views
+from system.files import write_pickle
 
 CONFIG = "configs/competition.yaml"
 N_NOTED = 64  # images that set the temperatures
@@ -44,7 +46,7 @@ def script(sizes, folder):
         return read_labels(result)
 
     mta = load_config(os.path.join(inputs.ROOT, CONFIG), settings).mta
-    n_views = mta.views + min(mta.views, mta.zero_shot_views)  # of an image that is taken for base
+    n_views = mta.views + first_views(mta)  # of an image that is taken for base
     return Work(run, labels, inputs.image_flops(sizes["model"], sizes["images"] * n_views))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from models import runtime
+from system import runtime
 
 runtime.prepare()
 
@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 
 from models.jclip.model import CLIP
 from models.jclip.sizes import CLIPSizes, TowerSizes
-from models.jclip.weights import write_pickle
+from system.files import write_pickle
 from tests.reference.weights import to_transformers
 
 VIT_L_14 = CLIPSizes(vision=TowerSizes(1024, 24, 16), image_size=224, patch_size=14,

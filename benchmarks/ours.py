@@ -8,7 +8,7 @@ from benchmarks.worker import Work, serve, take_stdout
 if __name__ == "__main__":
     ANSWERS = take_stdout()  # before anything is imported that may print
 
-from models import runtime
+from system import runtime
 
 runtime.prepare()
 
@@ -23,10 +23,10 @@ from models import lora
 from models.jclip.model import CLIP
 from models.jclip.preprocess import STD, Preprocess, normalise
 from models.jclip.sizes import sizes_of
-from models.kernel_compiler import prepare_kernel_compiler
 from models.lp_plus_plus import LPPlusPlus
 from models.mta import mta
 from models.prompt import PromptLearner, class_features, tokenize_prompts
+from system.kernel_compiler import prepare_kernel_compiler
 from train import training_step as step_of_training
 
 

@@ -21,7 +21,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from models import parallel, runtime
+from system import parallel, runtime
 
 runtime.prepare()
 
@@ -30,7 +30,7 @@ import numpy as np
 from benchmarks import ours
 from benchmarks.pairs import TRAINING
 from configs import SAMPLE
-from models.jclip.weights import read_pickle
+from system.files import read_pickle
 from tests.workplace import mpirun
 
 REPEATS = 2

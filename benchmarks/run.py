@@ -24,7 +24,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from benchmarks.pairs import PAIRS
-from models.errors import UserError, run_script
+from system.errors import UserError, run_script
 
 TABLE = """
 | pair | target | times as fast | spread | pairs | ours, ms | PyTorch, ms | share of limit |

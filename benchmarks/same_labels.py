@@ -15,7 +15,7 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PLAIN = """
 import runpy
-from models import runtime
+from system import runtime
 runtime.prepare()
 from models import kernels
 kernels.has_kernels = lambda: False  # before the modules that import it

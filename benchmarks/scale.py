@@ -24,7 +24,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from models import runtime
+from system import runtime
 
 runtime.prepare()
 
@@ -34,12 +34,12 @@ import numpy as np
 from benchmarks.inputs import LOGIT_SCALE, unit_rows
 from benchmarks.ours import clip
 from configs import SAMPLE, load_config
-from data.sample import ensure_sample
 from models import jclip
 from models.features import encode_views, mta_features
 from models.prompt import class_features
 from models.transclip import transclip
 from prompts import PromptLibrary
+from sample.dataset import ensure_sample
 
 CLASSES = (50, 200, 1000, 4000)
 VIEWS = (1, 4, 16, 64, 256, 512)

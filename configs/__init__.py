@@ -9,9 +9,9 @@ import os
 import yaml
 
 from configs.keys import alternatives, similar_keys
-from configs.places import beside_scripts, home
-from models.errors import UserError
-from models.untrusted import DEEPEST, leaves_folder, odd_character, same_value, shown
+from system.errors import UserError
+from system.places import beside_scripts, home
+from system.untrusted import DEEPEST, leaves_folder, odd_character, same_value, shown
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 _DEFAULTS = os.path.join(FOLDER, "default.yaml")

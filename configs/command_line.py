@@ -8,8 +8,8 @@ import sys
 
 from configs import all_keys, load_config
 from configs.keys import alternatives, plain, similar_keys
-from configs.places import home
-from models.errors import UserError
+from system.errors import UserError
+from system.places import home
 
 
 class Parser(argparse.ArgumentParser):

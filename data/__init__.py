@@ -1,1 +1,1 @@
-"""The challenge's files and folders, and the crops that the models see."""
+"""Lists, folders and images as arrays; the crops that the models see."""

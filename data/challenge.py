@@ -17,10 +17,11 @@ import numpy as np
 from data.folders import data_folder, data_path, inner_folder, natural_key, visible_names
 from data.formats import IMAGE_SUFFIXES, is_image
 from data.names import domains_of, tell_reading, without_numbers
-from models import untrusted
-from models.errors import UserError
-from models.untrusted import leaves_folder, odd_character, shown
+from system import untrusted
+from system.errors import UserError
+from system.untrusted import leaves_folder, odd_character, shown
 
+N_LABELS = 5  # a line of an entry
 _LAYOUT = "see the README for the layout of the data"
 _PICKLE = re.compile(rb"\x80([\0-\5]|\Z)")
 

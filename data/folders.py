@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 
-from models.errors import UserError
+from system.errors import UserError
 
 # What operating systems and tools leave in folders, beside what begins with a point.
 _LEFT_BY_SYSTEMS = {

@@ -3,8 +3,8 @@
 import collections
 import warnings
 
-from models.errors import UserError
-from models.untrusted import shown
+from system.errors import UserError
+from system.untrusted import shown
 
 
 def in_place_of_lost(challenge, are_whole):

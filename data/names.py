@@ -4,7 +4,7 @@ import collections
 import re
 import warnings
 
-from models.untrusted import shown
+from system.untrusted import shown
 
 # What only sorts the names: '001.' of CUB's folders, a WordNet id before the words.
 _NUMBER = re.compile(r"(?:[0-9]+\.|n[0-9]{8}[-_. ])\s*(?=[^\W\d_])")

@@ -21,8 +21,8 @@ from data.challenge import (
 from data.folders import is_hidden, natural_key
 from data.formats import IMAGE_SUFFIXES, is_image, needs_package
 from data.names import without_numbers
-from models.errors import UserError
-from models.untrusted import shown
+from system.errors import UserError
+from system.untrusted import shown
 
 # Folders that part a data set, 'train', 'ValidSet', 'test_images': they are no classes.
 _PART = re.compile(r"(train(ing)?|val(id(ation)?)?|dev|eval(uation)?|test(ing)?)"

@@ -12,8 +12,8 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models import runtime
 from models.kernels import transposed
+from system import runtime
 
 _SHARPNESS = -0.5  # a of the cubic convolution (Keys 1981), as Pillow has it
 _UNIT = 1 << 22  # Pillow's of the weights
@@ -47,7 +47,7 @@ def places(start, end, size, wanted=None):
 def resample(pixels, across, down):
     """Views of an image, as `PIL.Image.resize` with BICUBIC makes them.
 
-    In float32 on a GPU also where products are of less (`models.runtime.mixed_precision`), so
+    In float32 on a GPU also where products are of less (`system.runtime.mixed_precision`), so
     they are computed here and not later.
 
     Args:

@@ -10,7 +10,7 @@ from data.folders import data_path
 from data.names import warn_of_names
 from data.pictures import labels_of_pictures, load_pictures, read_pictures
 from data.splits import load_benchmark, read_benchmark, require_image
-from models.errors import UserError
+from system.errors import UserError
 
 
 def load_data(settings, seed, library):

@@ -21,10 +21,10 @@ from data.challenge import (
 )
 from data.folders import data_folder, data_path
 from data.pictures import files_below
-from models.errors import UserError
-from models.jclip.torch_archive import read_pickled_tensors
-from models.jclip.weights import read_pickle
-from models.untrusted import leaves_folder, read_json, shown
+from system.errors import UserError
+from system.files import read_pickle
+from system.torch_archive import read_pickled_tensors
+from system.untrusted import leaves_folder, read_json, shown
 
 SETTINGS = ("all-to-all", "base-to-new")
 PARTS = ("train", "val", "test")

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from data.formats import needs_package_by_content, readable_formats
 from data.resampling import Places, places, resample
-from models import parallel
-from models.errors import UserError
+from system import parallel
+from system.errors import UserError
 
 _ORIENTATION = 0x0112  # EXIF's tag
 _READY_BYTES = 256 << 20  # of decoded images that wait for their turn

@@ -1,1 +1,1 @@
-"""The parts of the method; each module is one of them."""
+"""The parts of the method, arrays in and arrays out; each module is one of them."""

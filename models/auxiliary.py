@@ -9,18 +9,17 @@ from typing import NamedTuple
 
 from jittor import nn
 
-from configs.places import beside_scripts
 from models import jclip, lora
-from models.checkpoint import fingerprint
-from models.errors import UserError
 from models.features import encode_in_parts
 from models.jclip.formats import read_state
 from models.jclip.model import unit_norm
-from models.jclip.parameters import fill
+from models.jclip.parameters import fill, fingerprint
 from models.jclip.preprocess import MEAN, STD, normalise
 from models.jclip.weights import check_not_empty
 from models.resnet import ResNet, sizes_of
-from models.untrusted import same_value
+from system.errors import UserError
+from system.places import beside_scripts
+from system.untrusted import same_value
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # What a checkpoint of the auxiliary head depends on, beside the encoder itself.

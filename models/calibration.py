@@ -45,3 +45,14 @@ def fit_temperature(logits, labels):
         else:
             high = middle
     return float(np.exp((low + high) / 2))
+
+
+def by_logit(logits):
+    """Columns of logits (N, C) from the largest to the smallest; equal ones by number."""
+    return np.argsort(-logits, axis=1, kind="stable")
+
+
+def recall_threshold(scores, recall):
+    """The highest score that a share `recall` of the scores (N,) reaches."""
+    n_reaching = max(1, int(np.ceil(recall * len(scores) - 1e-9)))
+    return float(np.sort(scores)[-n_reaching])

@@ -6,9 +6,9 @@ import jittor as jt
 
 from models.jclip.model import unit_norm
 from models.jclip.preprocess import normalise
-from models.memory import fitting
 from models.mta import mta
-from models.runtime import gpu_is_used
+from system.memory import fitting
+from system.runtime import gpu_is_used
 
 _PASS_BYTES = 256 << 20
 _PASS_BYTES_GPU = 8 << 30  # Jittor numbers an array's elements with 32 bits

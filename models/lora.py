@@ -19,8 +19,8 @@ import math
 if __name__ == "__main__":  # the command looks at files alone, which needs no Jittor
     import sys
 
-    from models.errors import run_script
     from models.lora_convert import main
+    from system.errors import run_script
 
     sys.exit(run_script(main))
 
@@ -28,11 +28,11 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.errors import UserError
 from models.jclip.weights import check_state
 from models.kernels import transposed
 from models.lora_files import PARTS, block_numbers, scaling
 from models.streams import streams, uniform
+from system.errors import UserError
 
 _INPUTS = PARTS[:3]  # q, k and v come from one product, o from another
 
@@ -242,7 +242,7 @@ def tuned_clip(model, settings, state, path):
         state: `lora_state` of the trained model.
         path: of the file that holds `state`, for messages.
     """
-    tuned = _sharing_weights(model)
+    tuned = sharing_weights(model)
     if settings.encoder != "none":
         apply_lora(tuned, settings.encoder, settings.params, settings.rank, settings.alpha,
                    settings.dropout, settings.positions)
@@ -253,7 +253,7 @@ def tuned_clip(model, settings, state, path):
 
 def with_additions(model, lora, path):
     """The same with the additions of a file, `models.lora_files.Lora`."""
-    tuned = _sharing_weights(model)
+    tuned = sharing_weights(model)
     apply_lora(tuned, lora.encoder, lora.params, lora.rank, lora.alpha, 0.0,
                lora.positions(model.sizes))
     load_additions(tuned, lora.additions, path)
@@ -261,7 +261,8 @@ def with_additions(model, lora, path):
     return tuned
 
 
-def _sharing_weights(model):
+def sharing_weights(model):
+    """A copy of a model whose weights are the same Vars."""
     return copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
 
 

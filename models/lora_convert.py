@@ -11,11 +11,7 @@ import os
 import numpy as np
 
 from configs.command_line import Parser
-from configs.places import home
-from models.errors import UserError
 from models.jclip.formats import read_weights, sizes_of_weights
-from models.jclip.torch_writer import torch_archive
-from models.jclip.weights import write_atomically, write_pickle
 from models.lora_files import (
     NAMES,
     PEFT_CONFIG,
@@ -25,6 +21,10 @@ from models.lora_files import (
     read_lora,
     scaling,
 )
+from system.errors import UserError
+from system.files import write_atomically, write_pickle
+from system.places import home
+from system.torch_writer import torch_archive
 
 # What CLIP-LoRA calls the positions that it has in both encoders.
 _OF_CLIP_LORA = ("all", "bottom", "mid", "up", "half-bottom", "half-up", "top3")

@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.errors import UserError
 from models.jclip.formats import read_content
 from models.jclip.sizes import ResNetSizes
-from models.jclip.unpickle import foreign_in
-from models.untrusted import read_json, shown
+from system.errors import UserError
+from system.unpickle import foreign_in
+from system.untrusted import read_json, shown
 
 PARTS = ("q", "k", "v", "o")
 ENCODERS = ("text", "vision")  # in the order of CLIP-LoRA's layers

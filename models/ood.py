@@ -14,7 +14,7 @@ random ones, and the new names are always among them.
 import numpy as np
 from jittor import nn
 
-from models.errors import UserError
+from system.errors import UserError
 
 SCORES = ("winner", "mass", "neglabel")
 

@@ -22,10 +22,11 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models import jclip, parallel
-from models.errors import UserError
+from models import jclip
 from models.jclip.model import unit_norm
-from models.untrusted import shown
+from system import parallel
+from system.errors import UserError
+from system.untrusted import shown
 
 
 def tokenize_prompts(model, texts):

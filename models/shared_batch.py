@@ -12,8 +12,9 @@ import contextlib
 import jittor as jt
 import numpy as np
 
-from models import lora, parallel
-from models.memory import fitting
+from models import lora
+from system import parallel
+from system.memory import fitting
 
 
 def fitting_batch(n, n_bytes):

@@ -14,10 +14,10 @@ any class, "enlarged" the class names that belong to no data set.
 import glob
 import os
 
-from configs.places import beside_scripts
 from data.challenge import ClassName
-from models.errors import UserError
-from models.untrusted import odd_character, read_json, shown
+from system.errors import UserError
+from system.places import beside_scripts
+from system.untrusted import odd_character, read_json, shown
 
 GENERAL, ENLARGED = "general", "enlarged"
 

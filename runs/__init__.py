@@ -1,1 +1,1 @@
-"""What a run leaves in its folder, and what is made of it: log, page, comparisons, sweeps."""
+"""What a run shows: log, page, comparisons, sweeps, metrics, the entry to hand in."""

@@ -5,11 +5,11 @@ import re
 
 import numpy as np
 
-from models.errors import UserError
 from runs import figures
 from runs.elements import figure, header, points, section, table, text, write_html
 from runs.log import read_log
 from runs.record import read_record, summary_of
+from system.errors import UserError
 
 # Settings that tell one run from its repetition.
 REPEATED = ("seed", "output.checkpoint_dir", "output.cache_dir", "output.shipped_dir")

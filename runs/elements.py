@@ -4,7 +4,7 @@ import base64
 import html
 import os
 
-from models.jclip.weights import write_atomically
+from system.files import write_atomically
 
 
 def write_html(path, title, body):

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from data.metrics import reliability, roc, threshold_curve
+from runs.metrics import reliability, roc, threshold_curve
 
 COLUMN, WIDE = 336, 708  # pixels: one and two of the page's three columns
 # What stands for a colour in matplotlib is a variable of `style.css` in the page, where it has a
@@ -67,7 +67,7 @@ def ablation(table):
     """Top-1 of base images as the parts are added.
 
     Args:
-        table: `data.report.ablation_table`'s.
+        table: `runs.report.ablation_table`'s.
     """
     names = [name for name, _ in table]
     values = 100 * np.array([shares["base"] for _, shares in table])

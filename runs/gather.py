@@ -1,77 +1,92 @@
-"""Gathers what a run's page needs from the models and the test images."""
+"""Gathers what a run's page needs from the models and the test images, and leaves it in the run's
+folder."""
+
+import warnings
 
 import jittor as jt
 import numpy as np
 
-from data.views import Views
 from models.calibration import probabilities
-from models.classifier import blocks_of
 from models.features import encode_views, mta_inlierness
-from models.trained import base_logits, base_logits_of, text_logits
-from runs.record import crops_shown, pictures_of, telling_images, versions
+from pipeline.classifier import blocks_of
+from pipeline.look import views_in_testing
+from pipeline.trained import base_logits, base_logits_of, text_logits
+from runs.log import RunLog
+from runs.record import (
+    crops_shown,
+    pictures_of,
+    summary_of,
+    telling_images,
+    versions,
+    write_record,
+)
+from system.errors import log
 
 
-def gather(images, labels, trained, seen, answers, config):
+def gather(images, labels, trained, features, predictions, config):
     """A record (`runs.record`) but for the temperature, the ablation and the time.
 
     Args:
         images: with `paths` and `names`, lists (N).
         labels: int array (N,), -1 where unknown.
-        trained: `models.trained.Trained`. seen, answers: `models.classifier`'s; where labels are
-            known, everything seen.
+        trained: `pipeline.trained.Trained`.
+        features, predictions: `pipeline.classifier`'s; where labels are known, complete ones.
         config: the run's.
     """
-    likeliest = map(np.concatenate, zip(*(_likeliest(trained, some) for some in blocks_of(seen))))
+    likeliest = map(np.concatenate, zip(*(
+        _likeliest(trained, some) for some in blocks_of(features))))
     base_label, new_label, zero_shot_label, whole_label = likeliest
-    confidence = answers.probabilities[:, 0]
-    predicted = answers.labels[:, 0]
+    confidence = predictions.probabilities[:, 0]
+    predicted = predictions.labels[:, 0]
     is_base = np.isin(predicted, trained.base)
     return {
         "config": config.to_dict(), "classes": [list(c) for c in trained.classes],
         "base": trained.base, "names": list(images.names), "labels": labels,
-        "scores": seen.scores, "taken_for_base": is_base, "threshold": trained.threshold,
-        "rankings": answers.labels, "base_label": base_label, "new_label": new_label,
+        "scores": features.scores, "taken_for_base": is_base, "threshold": trained.threshold,
+        "rankings": predictions.labels, "base_label": base_label, "new_label": new_label,
         "zero_shot_label": zero_shot_label,
-        "confidence": confidence, "plain_confidence": answers.plain[:, 0],
-        "crops": look_closer(images.paths, labels, trained, seen, is_base, config, whole_label,
+        "confidence": confidence, "plain_confidence": predictions.plain[:, 0],
+        "crops": look_closer(images.paths, labels, trained, features, is_base, config, whole_label,
                              base_label),
         "pictures": pictures_of(images.paths, predicted, labels, confidence),
         "parameters": trained.parameters,
         "versions": versions()}
 
 
-def _likeliest(trained, seen):
+def _likeliest(trained, features):
     """Labels (N,): the likeliest base class, new class, class by zero-shot, and base class.
 
     The last two are the whole image's, where that was seen.
     """
-    base = base_logits_of(trained, seen)
-    zero_shot = text_logits(trained, seen.all_modes, trained.zero_shot_text)
+    base = base_logits_of(trained, features)
+    zero_shot = text_logits(trained, features.all_modes, trained.zero_shot_text)
     new = zero_shot[:, trained.new]
     base_label = trained.base[base.argmax(axis=1)]
     new_label = trained.new[new.argmax(axis=1)] if len(trained.new) else base_label
-    if seen.whole is None:
+    if features.whole is None:
         return base_label, new_label, zero_shot.argmax(axis=1), base_label
-    whole = base_logits(trained, seen.whole, seen.tuned_whole, trained.head, seen.aux_features)
-    zero_shot = text_logits(trained, seen.whole, trained.zero_shot_text)
+    whole = base_logits(trained, features.whole, features.tuned_whole, trained.head,
+                        features.aux_features)
+    zero_shot = text_logits(trained, features.whole, trained.zero_shot_text)
     return base_label, new_label, zero_shot.argmax(axis=1), trained.base[whole.argmax(axis=1)]
 
 
-def look_closer(paths, labels, trained, seen, is_base, config, before, after):
+def look_closer(paths, labels, trained, features, is_base, config, before, after):
     """The crops of a few images taken for base, with MTA's inlierness (a record's 'crops').
 
     Args:
         is_base: bool array (N,), which are taken for base.
         before, after: int arrays (N,), the likeliest base class without and with MTA.
     """
-    views = Views(trained.preprocess, config.mta.views, config.mta.scale, config.seed)
+    views = views_in_testing(trained.preprocess, config)
     taken = np.flatnonzero(is_base)
     if views.n_views == 1 or not len(taken):
         return []
 
-    def logits(features, tuned_features, image):
-        aux_features = None if seen.aux_features is None else seen.aux_features[image:image + 1]
-        return base_logits(trained, features, tuned_features, trained.head, aux_features)
+    def logits(zero_shot, tuned, image):
+        of_aux = features.aux_features
+        return base_logits(trained, zero_shot, tuned, trained.head,
+                           None if of_aux is None else of_aux[image:image + 1])
 
     looked = []
     for row in telling_images(before[taken], after[taken], labels[taken]):
@@ -80,14 +95,14 @@ def look_closer(paths, labels, trained, seen, is_base, config, before, after):
         if pixels is None:
             continue
         shown = jt.array(pixels).numpy().astype(np.uint8)  # on a GPU they are a Var of floats
-        features = encode_views(trained.tuned, pixels[None])
-        inlierness = mta_inlierness(features, trained.tuned_text, trained.scale, config.mta)
+        of_crops = encode_views(trained.tuned, pixels[None])
+        inlierness = mta_inlierness(of_crops, trained.tuned_text, trained.scale, config.mta)
         whole = encode_views(trained.original, pixels[None, :1])
         looked.append({
             "image": image, **crops_shown(shown, inlierness[0]),
-            "before": _first(trained, logits(whole[:, 0].numpy(), features[:, 0].numpy(), image)),
-            "after": _first(trained, logits(seen.modes[image:image + 1],
-                                            seen.tuned_modes[image:image + 1], image))})
+            "before": _first(trained, logits(whole[:, 0].numpy(), of_crops[:, 0].numpy(), image)),
+            "after": _first(trained, logits(features.modes[image:image + 1],
+                                            features.tuned_modes[image:image + 1], image))})
     return looked
 
 
@@ -95,3 +110,21 @@ def _first(trained, logits):
     """[label, probability] of an image's logits (1, C_base)."""
     shares = probabilities(logits, trained.temperature)[0]
     return [int(trained.base[shares.argmax()]), float(shares.max())]
+
+
+def leave_record(folder, record):
+    """Leave the record, a line of the log and, where labels are known, the page in a run folder.
+
+    The result is written by now, so a folder that cannot be written is only warned of.
+    """
+    try:
+        write_record(folder, record)
+        run_log = RunLog(folder)
+        run_log.begin("test")
+        run_log.write(record["seconds"], images=len(record["names"]), **summary_of(record))
+        if (record["labels"] >= 0).any():
+            from runs.page import write_run_page  # here, as it loads matplotlib
+            log(f"{write_run_page(folder)}: the run's page")
+    except OSError as error:
+        warnings.warn(f"no report: {error}; set output.checkpoint_dir to a folder that can be "
+                      "written", stacklevel=1)

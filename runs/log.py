@@ -20,11 +20,9 @@ import math
 import os
 import time
 
-import numpy as np
-
-from models import parallel
-from models.errors import UserError
-from models.jclip.weights import write_atomically
+from system import parallel
+from system.errors import UserError
+from system.files import write_atomically
 
 LOG_NAME = "log.jsonl"
 STAGES = ("tune", "features", "base_features", "held_back_features", "auxiliary_features", "head",
@@ -104,11 +102,6 @@ class RunLog:
                     self._writer.add_scalar(f"{self.stage}/{name}", value,
                                             record.get("step", record.get("epoch", 0)))
             self._writer.flush()
-
-
-def distance(arrays, start):
-    """Euclidean distance of a list of arrays from another, as of one long vector each."""
-    return float(np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(arrays, start))))
 
 
 def read_log(folder):

@@ -5,9 +5,6 @@ import os
 import numpy as np
 
 from configs import Config, format_config
-from data.metrics import accuracy, expected_calibration_error, threshold_curve
-from data.report import ABLATION_COLUMNS, by_domain, sides_of
-from models.errors import UserError
 from runs import figures
 from runs.elements import (
     absent,
@@ -22,6 +19,7 @@ from runs.elements import (
 )
 from runs.figures import duration
 from runs.log import LOG_NAME, read_log
+from runs.metrics import accuracy, expected_calibration_error, threshold_curve
 from runs.record import (
     RECORD_NAME,
     confused_pairs,
@@ -31,6 +29,8 @@ from runs.record import (
     typical,
     worst_classes,
 )
+from runs.report import ABLATION_COLUMNS, by_domain, sides_of
+from system.errors import UserError
 
 PAGE_NAME = "report.html"
 NO_LABELS = "No labels of the test images are known: test.py --labels FILE takes them."

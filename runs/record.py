@@ -12,7 +12,7 @@ The record is a dict; N images of C classes:
                 the temperature
     base_label, new_label, zero_shot_label    int arrays (N,): the likeliest class of either side,
                 and of all by the original CLIP from the whole image
-    ablation    `data.report.ablation_table`'s, empty where it was not asked for
+    ablation    `runs.report.ablation_table`'s, empty where it was not asked for
     pictures    {image: JPEG}               parameters  {part: how many numbers}, and the total
     crops       what MTA made of a few images: {image, whole: JPEG, crops: JPEGs, inlierness:
                 array, one a crop; before, after: [label, probability] without and with MTA}
@@ -26,10 +26,10 @@ from importlib import metadata
 import numpy as np
 from PIL import Image
 
-from data.report import summary
-from models.errors import UserError
-from models.jclip.weights import read_pickle, write_pickle
 from runs.log import read_log
+from runs.report import summary
+from system.errors import UserError
+from system.files import read_pickle, write_pickle
 
 RECORD_NAME = "test.pkl"
 N_PAIRS, N_WORST, N_LOOKED_AT, N_CROPS = 6, 8, 4, 16
@@ -56,7 +56,7 @@ def read_record(folder):
 
 
 def summary_of(record):
-    """`data.report.summary` of a record."""
+    """`runs.report.summary` of a record."""
     return summary(*(record[name] for name in (
         "base", "rankings", "scores", "taken_for_base", "labels")))
 

@@ -17,9 +17,9 @@ from urllib.parse import quote
 import yaml
 
 from configs import load_config
-from models.errors import UserError
 from runs.compare import format_table, read_groups, table_of
 from runs.record import read_record
+from system.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

@@ -7,7 +7,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from models import runtime
+from system import runtime
 
 runtime.prepare()
 
@@ -19,7 +19,7 @@ from models import lp_plus_plus, mta
 from models.jclip import attention, model
 from models.jclip.model import CLIP
 from models.jclip.sizes import CLIPSizes, TowerSizes
-from models.kernel_compiler import prepare_kernel_compiler
+from system.kernel_compiler import prepare_kernel_compiler
 from tests.reference.weights import TOKENS, random_images, random_state
 
 runtime.use_accelerator(os.environ.get("TEST_DEVICE", "cpu"))

@@ -12,8 +12,8 @@ import signal
 import sys
 
 from data.views import Views
-from models import parallel
-from models.errors import UserError
+from system import parallel
+from system.errors import UserError
 
 
 def main():

@@ -11,7 +11,7 @@ import runpy
 import signal
 import sys
 
-from models.jclip import weights
+from system import files
 
 
 def main():
@@ -44,7 +44,7 @@ def main():
     def cut():
         os.kill(os.getpid(), signal.SIGKILL)
 
-    weights.os = Disk()
+    files.os = Disk()
     sys.argv = [script, *arguments]
     runpy.run_path(script, run_name="__main__")
 

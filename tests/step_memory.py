@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from models import runtime
+from system import runtime
 
 runtime.prepare()
 

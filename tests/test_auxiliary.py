@@ -10,12 +10,14 @@ import pytest
 
 from models import auxiliary
 from models.auxiliary import load_encoder
-from models.errors import UserError
-from models.jclip.weights import read_pickle, write_pickle
 from models.resnet import ResNet, ResNetSizes, StageSizes, sizes_of
+from system.errors import UserError
+from system.files import read_pickle, write_pickle
 from tests.conftest import shapes_of
 from tests.reference.weights import random_images, random_state
 from tests.workplace import N_BASE, build, random_weights, run
+
+pytestmark = pytest.mark.slow
 
 SIZES = ResNetSizes(8, (StageSizes(2, 4, 16), StageSizes(1, 6, 24), StageSizes(2, 8, 32),
                         StageSizes(1, 8, 40)))

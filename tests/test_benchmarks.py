@@ -11,6 +11,8 @@ import pytest
 from benchmarks.pairs import PAIRS
 from benchmarks.run import difference, row
 
+pytestmark = pytest.mark.slow
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 A = {"features": np.array([[1.0, 2.0], [3.0, -4.0]])}
 

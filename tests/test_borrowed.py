@@ -5,10 +5,12 @@ import os
 import numpy as np
 import pytest
 
-from models.jclip.weights import read_pickle, write_pickle
 from runs.record import read_record
+from system.files import read_pickle, write_pickle
 from tests.conftest import SMALL
 from tests.workplace import run
+
+pytestmark = pytest.mark.slow
 
 N_LAYERS = SMALL.text.layers + SMALL.vision.layers  # both 64 channels wide
 

@@ -26,8 +26,8 @@ from data.challenge import (
 )
 from data.folders import data_path, named_alike, natural_key
 from data.lost import in_place_of_lost
-from models.errors import UserError
 from prompts import PromptLibrary
+from system.errors import UserError
 
 IMAGE = "Animal/polar bear/a (1).jpg"
 

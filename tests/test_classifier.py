@@ -6,9 +6,9 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models import classifier
-from models.classifier import Seen, answer, log_probabilities, look, unseen
 from models.features import mta_features
+from pipeline import classifier
+from pipeline.classifier import ImageFeatures, Look, log_probabilities, predict
 
 SURE = np.log(99)  # log-odds
 
@@ -18,7 +18,7 @@ def unit(rows):
 
 
 def world(n=11, new=(1, 4, 6), n_base=4, seed=0):
-    """(trained, seen) with random features; scores of all odds, some of which exclude a side."""
+    """(trained, features), random ones; scores of all odds, some of which exclude a side."""
     random, D, C = np.random.RandomState(seed), 16, n_base + len(new)
     base = np.setdiff1d(np.arange(C), new)
     trained = SimpleNamespace(
@@ -31,7 +31,7 @@ def world(n=11, new=(1, 4, 6), n_base=4, seed=0):
     scores = np.linspace(-12, 12, n).astype(np.float32)
     if not len(new):
         scores = np.full(n, np.inf, np.float32)
-    return trained, Seen(modes, tuned_modes, all_modes, scores)
+    return trained, ImageFeatures(modes, tuned_modes, all_modes, scores)
 
 
 def softmax(logits):
@@ -40,51 +40,51 @@ def softmax(logits):
 
 
 def test_a_class_has_its_sides_probability_times_its_own_among_the_side():
-    trained, seen = world()
-    odds = (seen.scores + 1.0) / 1.5
+    trained, features = world()
+    odds = (features.scores + 1.0) / 1.5
     zero_shot = {name: softmax(20 * features @ trained.zero_shot_text.numpy().T[:, side] / 1.5)
-                 for name, features, side in (("new", seen.all_modes, trained.new),
-                                              ("new by few", seen.modes, trained.new),
-                                              ("base", seen.all_modes, trained.base))}
-    head = softmax(9 * seen.tuned_modes[:, :4] / 2.0)
+                 for name, features, side in (("new", features.all_modes, trained.new),
+                                              ("new by few", features.modes, trained.new),
+                                              ("base", features.all_modes, trained.base))}
+    head = softmax(9 * features.tuned_modes[:, :4] / 2.0)
     of_base = np.where((odds > -SURE)[:, None], head, zero_shot["base"])
     of_new = np.where((odds < SURE)[:, None], zero_shot["new"], zero_shot["new by few"])
     assert 0 < (odds <= -SURE).sum() < 4 and 0 < (odds >= SURE).sum() < 4
     p_base = 1 / (1 + np.exp(-odds[:, None]))
-    p = np.exp(log_probabilities(trained, seen)[0])
+    p = np.exp(log_probabilities(trained, features)[0])
     np.testing.assert_allclose(p[:, trained.base], p_base * of_base, atol=1e-6)
     np.testing.assert_allclose(p[:, trained.new], (1 - p_base) * of_new, atol=1e-6)
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
 
 
 def test_the_likeliest_classes_of_both_sides_are_in_one_order():
-    trained, seen = world()
-    answers, p = answer(trained, seen), np.exp(log_probabilities(trained, seen)[0])
-    assert answers.labels.shape == (11, 5)
-    np.testing.assert_allclose(answers.probabilities, -np.sort(-p, axis=1)[:, :5], rtol=1e-5)
-    assert (answers.labels[:, 0] == p.argmax(axis=1)).all()
-    plain = np.exp(log_probabilities(trained, seen)[1])
-    np.testing.assert_allclose(answers.plain, np.take_along_axis(plain, answers.labels, axis=1),
-                               rtol=1e-5)
+    trained, features = world()
+    predictions, p = predict(trained, features), np.exp(log_probabilities(trained, features)[0])
+    assert predictions.labels.shape == (11, 5)
+    np.testing.assert_allclose(predictions.probabilities, -np.sort(-p, axis=1)[:, :5], rtol=1e-5)
+    assert (predictions.labels[:, 0] == p.argmax(axis=1)).all()
+    plain = np.exp(log_probabilities(trained, features)[1])
+    np.testing.assert_allclose(
+        predictions.plain, np.take_along_axis(plain, predictions.labels, axis=1), rtol=1e-5)
 
 
 def test_without_new_classes_all_is_base():
-    trained, seen = world(new=(), n_base=6)
-    p = np.exp(log_probabilities(trained, seen)[0])
-    np.testing.assert_allclose(p, softmax(9 * seen.tuned_modes[:, :6] / 2.0), atol=1e-6)
+    trained, features = world(new=(), n_base=6)
+    p = np.exp(log_probabilities(trained, features)[0])
+    np.testing.assert_allclose(p, softmax(9 * features.tuned_modes[:, :6] / 2.0), atol=1e-6)
 
 
 def test_blocks_change_no_answer(monkeypatch):
-    trained, seen = world()
-    whole = answer(trained, seen)
+    trained, features = world()
+    whole = predict(trained, features)
     monkeypatch.setattr(classifier, "_BLOCK", 4)
-    for ours, expected in zip(answer(trained, seen), whole):
+    for ours, expected in zip(predict(trained, features), whole):
         np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
 @pytest.fixture
 def looked(monkeypatch):
-    """looked(everything) -> (trained, views, what `look` finds, how many views each CLIP saw)."""
+    """looked(complete) -> (trained, views, what `Look` finds, how many views each CLIP saw)."""
     random, C, D, V = np.random.RandomState(0), 7, 16, 6
     base, new = np.array([0, 2, 3]), np.array([1, 4, 5, 6])
     texts = unit(random.randn(C, D))
@@ -96,10 +96,10 @@ def looked(monkeypatch):
         aux_head=None, temperature=1.0, threshold=0.5, zero_shot_temperature=1.2,
         head=SimpleNamespace(logits=lambda features: jt.array(9 * features[:, :3])))
     config = SimpleNamespace(
-        mta=SimpleNamespace(zero_shot_views=2, lambda_y=0.2, lambda_q=4.0, nearest=0.3),
+        mta=SimpleNamespace(views=6, zero_shot_views=2, lambda_y=0.2, lambda_q=4.0, nearest=0.3),
         ood=SimpleNamespace(score="mass", negative_share=0.5))
 
-    def look_at(everything):
+    def look_at(complete):
         n_encoded = {"original": 0, "tuned": 0}
 
         def encode(model, pixels):  # the views' features are handed over in the place of pixels
@@ -107,7 +107,7 @@ def looked(monkeypatch):
             return jt.array(pixels)
 
         monkeypatch.setattr(classifier, "encode_views", encode)
-        found = look(trained, config, unseen(trained, config, everything), views)
+        found = Look(trained, config, complete)(views)
         return trained, views, found, n_encoded
 
     def modes(of, text):
@@ -118,17 +118,17 @@ def looked(monkeypatch):
 
 
 def test_a_side_that_is_excluded_is_not_looked_at_closer(looked):
-    trained, views, seen, n_encoded = looked(everything=False)
-    odds = (seen["scores"] - 0.5) / 1.2
+    trained, views, features, n_encoded = looked(complete=False)
+    odds = (features["scores"] - 0.5) / 1.2
     may_be_base, may_be_new = odds > -SURE, odds < SURE
     assert 0 < may_be_base.sum() < 60 and 0 < may_be_new.sum() < 60
     assert (may_be_base & may_be_new).any()
     few, many = (looked.modes(of, trained.zero_shot_text) for of in (views[:, :2], views))
-    np.testing.assert_allclose(seen["modes"], few, atol=1e-6)
-    np.testing.assert_allclose(seen["all_modes"][~may_be_new], few[~may_be_new], atol=1e-6)
-    np.testing.assert_allclose(seen["all_modes"][may_be_new], many[may_be_new], atol=1e-6)
+    np.testing.assert_allclose(features["modes"], few, atol=1e-6)
+    np.testing.assert_allclose(features["all_modes"][~may_be_new], few[~may_be_new], atol=1e-6)
+    np.testing.assert_allclose(features["all_modes"][may_be_new], many[may_be_new], atol=1e-6)
     assert (many[may_be_new] != few[may_be_new]).any()
-    np.testing.assert_allclose(seen["tuned_modes"][may_be_base],
+    np.testing.assert_allclose(features["tuned_modes"][may_be_base],
                                looked.modes(views, trained.tuned_text)[may_be_base], atol=1e-6)
     assert n_encoded == {"original": 60 * 2 + may_be_new.sum() * 4,
                          "tuned": may_be_base.sum() * 6}
@@ -136,11 +136,11 @@ def test_a_side_that_is_excluded_is_not_looked_at_closer(looked):
 
 def test_labels_are_the_same_where_everything_is_seen(looked):
     """With fewer than five base classes an image's new ones are listed too, and the other way."""
-    trained, views, seen, _ = looked(everything=False)
-    _, _, more, n_encoded = looked(everything=True)
+    trained, views, features, _ = looked(complete=False)
+    _, _, more, n_encoded = looked(complete=True)
     np.testing.assert_allclose(more["all_modes"], looked.modes(views, trained.zero_shot_text),
                                atol=1e-6)
     assert n_encoded == {"original": 60 * 6, "tuned": 60 * 6}
-    answers, others = (answer(trained, Seen(**found)) for found in (seen, more))
-    for ours, expected in zip(answers, others):
+    predictions, others = (predict(trained, ImageFeatures(**found)) for found in (features, more))
+    for ours, expected in zip(predictions, others):
         np.testing.assert_array_equal(ours, expected)

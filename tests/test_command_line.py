@@ -3,7 +3,7 @@
 import pytest
 
 from configs.command_line import Parser
-from models.errors import UserError
+from system.errors import UserError
 
 
 def parser(paths=""):

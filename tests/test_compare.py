@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from models.errors import UserError
 from runs.compare import format_table, read_groups, table_of, write_comparison
 from runs.record import summary_of
+from system.errors import UserError
 from tests.reference.run import example_record, write_run
 
 

@@ -7,16 +7,10 @@ import pytest
 import yaml
 
 import configs
-from configs import (
-    COMPETITION,
-    SAMPLE,
-    differences,
-    format_config,
-    load_config,
-    places,
-)
-from configs.choice import choose_config, config_path
-from models.errors import UserError
+from configs import COMPETITION, SAMPLE, differences, format_config, load_config
+from pipeline.choice import choose_config, config_path
+from system import places
+from system.errors import UserError
 
 FOLDER = os.path.dirname(os.path.abspath(configs.__file__))
 

@@ -23,14 +23,16 @@ from data.challenge import (
     training_folders,
 )
 from data.pictures import files_below
-from data.submission import check_entry
 from data.views import decode
-from models.errors import UserError
-from models.jclip.weights import read_pickle, write_pickle
 from prompts import PromptLibrary
+from runs.submission import check_entry
+from system.errors import UserError
+from system.files import read_pickle, write_pickle
 from tests.conftest import WITHOUT_ROOTS_RIGHTS
 from tests.corpus import check, checkpoints, images, lists, prompts, settings, weights
 from tests.workplace import CLASSES, ROOT, run
+
+pytestmark = pytest.mark.slow
 
 CORPUS = {"classes": lists.CLASSES, "train": lists.TRAIN, "labels": lists.LABELS,
           "classes without domains": lists.CLASSES_WITHOUT_DOMAINS,
@@ -230,10 +232,10 @@ READ_ALL = """
 import os, sys
 from configs import load_config
 from data.challenge import list_images, read_classes, read_labels, read_samples
-from data.submission import check_entry
-from models.errors import UserError
+from runs.submission import check_entry
+from system.errors import UserError
 from models.jclip.formats import read_weights
-from models.jclip.weights import read_pickle
+from system.files import read_pickle
 from prompts import PromptLibrary
 os.chdir(sys.argv[1])
 for read, path in ((load_config, "file"), (read_classes, "file"), (read_pickle, "file"),

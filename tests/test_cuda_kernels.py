@@ -9,6 +9,8 @@ from tests import cuda_on_cpu
 from tests.test_kernels import normal, plain_layer_norm
 from tests.test_mta import plain_mta
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("n_parts", [1, 3])
 def test_heads_are_set_apart_and_put_back(n_parts):

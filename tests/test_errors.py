@@ -11,10 +11,10 @@ from tests.workplace import ROOT
 SCRIPT = """
 import atexit, sys, time
 sys.path.insert(0, {root!r})
-from models import runtime
+from system import runtime
 runtime.prepare()
 import jittor as jt
-from models.errors import UserError, run_to_the_end
+from system.errors import UserError, run_to_the_end
 
 def hang():
     time.sleep(1000)
@@ -53,7 +53,7 @@ def test_what_cannot_be_printed_is_told():
 POOL = """
 import io, multiprocessing, os, signal, sys, threading, time
 sys.path.insert(0, {root!r})
-from models.errors import run_script
+from system.errors import run_script
 
 class SlowToFlush(io.StringIO):
     def flush(self):

@@ -14,14 +14,14 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from models import jclip
-from models.checkpoint import fingerprint
-from models.errors import UserError
 from models.jclip.formats import read_content, read_weights
 from models.jclip.model import CLIP
+from models.jclip.parameters import fingerprint
 from models.jclip.sizes import CLIPSizes, ResNetSizes, TowerSizes
-from models.jclip.torch_writer import torch_archive
-from models.jclip.weights import write_pickle
 from models.lora import apply_lora
+from system.errors import UserError
+from system.files import write_pickle
+from system.torch_writer import torch_archive
 from tests.corpus import weights as corpus
 from tests.reference.weights import (
     TOKENS,

@@ -13,11 +13,13 @@ from safetensors.numpy import save
 
 from tests.reference.weights import clip_shapes, random_state
 
+pytestmark = pytest.mark.slow
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPT = """
 import sys
 from models import jclip
-from models.errors import run_script
+from system.errors import run_script
 def main():
     model, _ = jclip.load("ViT-B/32")
     print(model.sizes.vision.width, model.sizes.activation)
@@ -122,7 +124,7 @@ def test_without_a_network_the_file_and_its_place_are_named(tmp_path, environmen
 
 
 def test_a_file_in_the_folder_comes_first(hub, tmp_path):
-    from models.jclip.weights import write_pickle
+    from system.files import write_pickle
     write_pickle(str(tmp_path / "ViT-B-32.pkl"), random_state(clip_shapes(width=32,
                                                                            vocab_size=20)))
     done = load(tmp_path, hub)

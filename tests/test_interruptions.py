@@ -9,8 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from models.lock import output_lock
+from system.lock import output_lock
 from tests.workplace import ROOT, build, run
+
+pytestmark = pytest.mark.slow
 
 OUTPUTS = ("weights/prompt_lora.pkl", "weights/head.pkl", "weights/calibration.pkl",
            "result.txt")

@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from models import jclip
-from models.errors import UserError
 from models.jclip import preprocess
 from models.jclip.model import CLIP
 from models.jclip.preprocess import MEAN, STD, Preprocess
 from models.jclip.sizes import sizes_of
 from models.jclip.tokenizer import encode, tokenize
-from models.jclip.weights import read_pickle, write_pickle
+from system.errors import UserError
+from system.files import read_pickle, write_pickle
 from tests.conftest import SMALL, shapes_of
 from tests.reference.pictures import write_pictures
 from tests.reference.weights import clip_shapes, random_state
@@ -131,7 +131,7 @@ def test_load_reads_plain_and_jittor_pickles(small_clip, images, tmp_path):
 
 MEMORY = """
 import sys
-from models import runtime
+from system import runtime
 runtime.prepare()
 import jittor
 from models import jclip
@@ -229,11 +229,13 @@ print("Label probs:", probs)
 """
 
 
+@pytest.mark.slow
 def test_jclip_by_its_own_name(tmp_path, small_clip):
     """JCLIP's demo, in a folder of one's own, prints the probabilities that it should."""
     site, place = tmp_path / "site", tmp_path / "place"
     source = tmp_path / "source"  # where setuptools leaves what it builds
-    shutil.copytree(os.path.join(ROOT, "models"), source / "models")
+    for name in ("models", "system"):
+        shutil.copytree(os.path.join(ROOT, name), source / name)
     for name in ("pyproject.toml", "requirements.txt", "README.md"):
         shutil.copy(os.path.join(ROOT, name), source)
     done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps",

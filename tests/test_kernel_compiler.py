@@ -6,10 +6,10 @@ from tests.workplace import ROOT
 # Products of one pair of matrices in all the ways that Jittor gives to oneDNN, compiled at once by
 # its threads; then Jittor forgets what it has compiled, and so on.
 PRODUCTS = r"""
-from models import runtime
+from system import runtime
 runtime.prepare()
 import jittor as jt
-from models.kernel_compiler import prepare_kernel_compiler
+from system.kernel_compiler import prepare_kernel_compiler
 prepare_kernel_compiler()
 a, b = jt.array([[1.0, 2.0], [3.0, 4.0]]), jt.array([[5.0, 6.0], [7.0, 8.0]])
 jt.sync([a, b])

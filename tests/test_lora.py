@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 
 from models import jclip
-from models.errors import UserError
-from models.jclip.weights import write_pickle
 from models.lora import (
     apply_lora,
     dropout_drawn,
@@ -17,6 +15,8 @@ from models.lora import (
     parameters,
     tuned_clip,
 )
+from system.errors import UserError
+from system.files import write_pickle
 from tests.conftest import shapes_of
 from tests.reference.weights import random_state
 

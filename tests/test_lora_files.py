@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from models.errors import UserError
 from models.jclip.model import CLIP
 from models.jclip.sizes import CLIPSizes, TowerSizes
-from models.jclip.torch_writer import torch_archive
-from models.jclip.weights import read_pickle, write_pickle
 from models.lora import apply_lora, load_additions, lora_state, merge_lora
 from models.lora_convert import convert, to_clip_lora, to_peft, to_state
 from models.lora_files import read_lora
+from system.errors import UserError
+from system.files import read_pickle, write_pickle
+from system.torch_writer import torch_archive
 from tests.conftest import shapes_of
 from tests.reference.weights import TOKENS, random_images, random_state
 from tests.tensors import Tensor, dumps

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from data.metrics import (
+from runs.metrics import (
     accuracy,
     auroc,
     expected_calibration_error,

@@ -4,8 +4,8 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.errors import UserError
 from models.ood import SCORES, base_score
+from system.errors import UserError
 
 SCALE = 20.0
 

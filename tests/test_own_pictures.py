@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from models.jclip.model import CLIP
-from models.jclip.weights import read_pickle, write_pickle
+from system.files import read_pickle, write_pickle
 from tests.conftest import SMALL, shapes_of
 from tests.reference.weights import random_state
 from tests.workplace import ROOT, picture
+
+pytestmark = pytest.mark.slow
 
 NAMES = ["red_fox", "tree_frog", "blue vase"]
 FAST = ["prompt.epochs=1", "train.epochs=1", "head.epochs=5", "head.views=1", "mta.views=2",

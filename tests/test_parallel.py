@@ -7,10 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from models import parallel, runtime
-from models.errors import UserError
-from models.jclip.weights import read_pickle
+from system import parallel, runtime
+from system.errors import UserError
+from system.files import read_pickle
 from tests.workplace import build, mpirun, picture, run
+
+pytestmark = pytest.mark.slow
 
 with_mpi = pytest.mark.skipif(
     not (shutil.which("mpirun") and shutil.which("mpicc")),

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from models import auxiliary, lora
-from models.jclip.weights import write_pickle
 from models.lp_plus_plus import LPPlusPlus
 from models.parameter_count import in_words, parameter_counts
+from system.files import write_pickle
 from tests.conftest import SMALL, shapes_of
 from tests.reference.weights import random_state
 

@@ -13,11 +13,11 @@ import pytest
 
 from models import jclip
 from models.auxiliary import load_encoder
-from models.errors import UserError
 from models.jclip.formats import read_weights
-from models.jclip.torch_archive import read_pickled_tensors
-from models.jclip.unpickle import foreign_in
-from models.jclip.weights import write_pickle
+from system.errors import UserError
+from system.files import write_pickle
+from system.torch_archive import read_pickled_tensors
+from system.unpickle import foreign_in
 from tests.reference.weights import clip_shapes, random_state
 from tests.tensors import MAGIC, VERSION, Storage, Tensor, dumps
 from tests.test_auxiliary import resnet_weights
@@ -240,7 +240,7 @@ def test_hostile_tensors(tmp_path, monkeypatch, name):
 
 
 def test_hostile_tensors_ask_for_little_memory():
-    refused_in_2_gib("from models.jclip.unpickle import foreign_in; "
+    refused_in_2_gib("from system.unpickle import foreign_in; "
                      "from tests.test_pickled_tensors import HOSTILE_TENSORS, dumps, loads",
                      "[dumps(value) for value in HOSTILE_TENSORS.values()]",
                      "list(foreign_in(loads(content)))")

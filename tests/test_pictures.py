@@ -14,8 +14,8 @@ from data.challenge import ClassName
 from data.names import warn_of_names
 from data.pictures import labels_of_pictures, load_pictures, read_names, read_pictures
 from data.sources import images_to_classify, load_data
-from models.errors import UserError
 from prompts import PromptLibrary
+from system.errors import UserError
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from configs import SAMPLE, load_config
-from configs.places import beside_scripts, require_writable
-from models.checkpoint import trained_folder
-from models.errors import UserError
+from pipeline.checkpoint import trained_folder
+from system.errors import UserError
+from system.places import beside_scripts, require_writable
 from tests.conftest import WITHOUT_ROOTS_RIGHTS
 from tests.workplace import ROOT
 

@@ -6,10 +6,11 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models import jclip, pretrain
+from models import jclip
 from models.jclip.model import CLIP
 from models.jclip.sizes import CLIPSizes, TowerSizes
 from models.jclip.tokenizer import END_OF_TEXT, encode
+from sample import pretrain
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SHIPPED = os.path.join(ROOT, "test_pkl", "sample", "clip.pkl")

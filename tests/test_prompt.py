@@ -6,7 +6,6 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models.errors import UserError
 from models.jclip.model import unit_norm
 from models.lora import freeze
 from models.prompt import (
@@ -19,6 +18,7 @@ from models.prompt import (
     tokenize_prompts,
     without_long_prompts,
 )
+from system.errors import UserError
 
 NAMES = ["cat", "Shiba Inu dog", "kite"]
 

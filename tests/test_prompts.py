@@ -9,8 +9,8 @@ import pytest
 
 import prompts
 from data.challenge import ClassName
-from models.errors import UserError
 from prompts import ENLARGED, GENERAL, PromptLibrary
+from system.errors import UserError
 
 FOLDER = os.path.dirname(os.path.abspath(prompts.__file__))
 

@@ -25,14 +25,16 @@ from data.challenge import (
     training_folders,
 )
 from data.folders import natural_key
-from data.submission import check_entry
 from data.views import decode
-from models.errors import UserError
 from models.jclip.formats import read_weights
-from models.jclip.weights import read_pickle, write_pickle
-from models.untrusted import leaves_folder, odd_character, shown
 from prompts import PromptLibrary
+from runs.submission import check_entry
+from system.errors import UserError
+from system.files import read_pickle, write_pickle
+from system.untrusted import leaves_folder, odd_character, shown
 from tests.corpus import checkpoints, images
+
+pytestmark = pytest.mark.slow
 
 # The same examples in every run; no file of earlier failures.
 MANY = settings(derandomize=True, deadline=None, database=None, max_examples=150)

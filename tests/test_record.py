@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-from models.errors import UserError
-from models.jclip.weights import write_pickle
 from runs.record import (
     confused_pairs,
     crops_shown,
@@ -15,6 +13,8 @@ from runs.record import (
     worst_classes,
     write_record,
 )
+from system.errors import UserError
+from system.files import write_pickle
 from tests.reference.run import example_record
 
 LABELS = np.array([0, 0, 0, 1, 1, 1, 2, 2, -1, 2])

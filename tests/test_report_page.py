@@ -6,11 +6,13 @@ import re
 import numpy as np
 import pytest
 
-from models.errors import UserError
 from runs.compare import read_groups, write_comparison
 from runs.page import run_page, write_run_page
+from system.errors import UserError
 from tests.browser import CHROMIUM, Browser
 from tests.reference.run import example_record, write_run
+
+pytestmark = pytest.mark.slow
 
 SECTIONS = ["What each part adds", "How it learned", "Where it is right", "What it confuses",
             "Base or new", "What MTA looks at", "How sure it is", "The run"]

@@ -12,8 +12,8 @@ from PIL import Image
 from data import resampling
 from data.resampling import by_kernel, by_products, resample
 from data.views import Views, view_batches
-from models import runtime
 from models.jclip.preprocess import Preprocess
+from system import runtime
 from tests.workplace import ROOT
 
 
@@ -127,13 +127,14 @@ def test_without_a_gpu_mixed_precision_changes_nothing_and_says_so(capsys):
     assert "train.amp: no GPU is in use" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_scripts_give_the_same_labels_with_them(trained, tmp_path):
     """train.py and test.py, an auxiliary encoder too: whatever takes pixels takes Vars."""
     folder, _ = trained
     labels = []
     for on_gpu in (False, True):
-        code = (f"import runpy, sys; from models import runtime; runtime.gpu_is_used = lambda: "
-                f"{on_gpu}; sys.argv = sys.argv[1:]; "
+        code = ("import runpy, sys; from system import memory, runtime; "
+                f"runtime.gpu_is_used = lambda: {on_gpu}; sys.argv = sys.argv[1:]; "
                 "runpy.run_path(sys.argv[0], run_name='__main__')")
         place, result = tmp_path / str(on_gpu), tmp_path / "r.txt"
         for script, more in (("train.py", []), ("test.py", ["--output", str(result)])):

@@ -10,13 +10,16 @@ import warnings
 import numpy as np
 import pytest
 
-from data import sample
-from models import features, memory
-from models.errors import UserError
-from models.jclip.weights import read_pickle
-from models.lock import output_lock
-from models.shards import BATCHES, Shards
+from models import features
+from pipeline.shards import BATCHES, Shards
+from sample import dataset as sample
+from system import memory
+from system.errors import UserError
+from system.files import read_pickle
+from system.lock import output_lock
 from tests.workplace import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def test_a_batch_is_halved_until_it_fits(monkeypatch, capsys, free, expected):
 
 
 def test_the_processes_own_limit_counts():
-    code = ("import resource; from models.memory import free_memory; before = free_memory(); "
+    code = ("import resource; from system.memory import free_memory; before = free_memory(); "
             "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); "
             "after = free_memory(); assert after < 1 << 30 < before, (after, before)")
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
@@ -52,7 +55,7 @@ def test_halved_batches_give_the_same_features(small_clip, monkeypatch):
 
 
 def test_with_little_memory_the_result_stays_the_same(folder, tmp_path):
-    code = ("import runpy, sys; from models import memory; memory.free_memory = lambda: 200_000; "
+    code = ("import runpy, sys; from system import memory; memory.free_memory = lambda: 200_000; "
             "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')")
 
     def run(script, *more):

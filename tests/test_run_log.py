@@ -7,8 +7,9 @@ import types
 import numpy as np
 import pytest
 
-from models.errors import UserError
-from runs.log import RunLog, distance, read_log
+from pipeline.training_state import distance
+from runs.log import RunLog, read_log
+from system.errors import UserError
 
 
 def write_epochs(folder, stage, first, last):

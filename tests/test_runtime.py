@@ -1,4 +1,4 @@
-"""`models.runtime.prepare` on machines that lack something.
+"""`system.runtime.prepare` on machines that lack something.
 
 Nothing is compiled here: the `jittor` that is imported is a file of a few lines, beside the
 real `jittor_utils`.
@@ -17,14 +17,16 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import run_script
+from system.errors import run_script
 from tests.conftest import WITHOUT_ROOTS_RIGHTS
+
+pytestmark = pytest.mark.slow
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPT = """
 import os, sys
-from models import runtime
-from models.errors import run_script
+from system import runtime
+from system.errors import run_script
 {before}
 run_script(runtime.prepare)
 print({{name: os.environ.get(name) for name in ("nvcc_path", "use_mkl", "use_nccl")}})

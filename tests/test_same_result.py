@@ -17,10 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from models.jclip.torch_writer import torch_archive
+from system.torch_writer import torch_archive
 from tests.reference.weights import to_transformers
 from tests.tensors import Tensor, dumps
 from tests.workplace import CLASSES, ROOT, picture, random_weights, run
+
+pytestmark = pytest.mark.slow
 
 
 def labels_of(path):

@@ -13,8 +13,10 @@ from PIL import Image
 from benchmarks import same_labels
 from configs import SAMPLE, load_config
 from data.challenge import ClassName, list_images, load_challenge, read_classes, read_labels
-from data.painting import COLOURS, PAINTING, SKETCH, random_colours
-from data.sample import (
+from models.jclip.tokenizer import encode
+from models.prompt import handcrafted_prompts
+from prompts import PromptLibrary
+from sample.dataset import (
     N_TEST,
     N_TRAIN,
     NEW_DOMAIN,
@@ -27,12 +29,12 @@ from data.sample import (
     sample_classes,
     to_draw,
 )
-from data.world import DOMAINS, draw
-from models.errors import UserError
-from models.jclip.tokenizer import encode
-from models.jclip.weights import read_pickle
-from models.prompt import handcrafted_prompts
-from prompts import PromptLibrary
+from sample.painting import COLOURS, PAINTING, SKETCH, random_colours
+from sample.world import DOMAINS, draw
+from system.errors import UserError
+from system.files import read_pickle
+
+pytestmark = pytest.mark.slow
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -156,7 +158,7 @@ def test_prompts_are_in_words_that_the_small_clip_knows():
 
 def test_the_set_can_be_drawn_from_the_command_line(root, tmp_path):
     sheet = tmp_path / "sheet.jpg"
-    done = subprocess.run([sys.executable, "-m", "data.sample", root, "--sheet", str(sheet)],
+    done = subprocess.run([sys.executable, "-m", "sample.dataset", root, "--sheet", str(sheet)],
                           cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with Image.open(sheet) as image:

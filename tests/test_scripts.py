@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import yaml
 
-from models.jclip.weights import read_pickle, write_pickle
 from models.parameter_count import in_words
 from runs.log import read_log
 from runs.record import read_record
+from system.files import read_pickle, write_pickle
 from tests.workplace import ROOT, random_weights, run
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_image_gets_five_different_labels(trained):

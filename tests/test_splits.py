@@ -12,8 +12,8 @@ import configs
 from configs import load_config
 from data.challenge import ClassName
 from data.splits import load_benchmark, read_benchmark
-from models.errors import UserError
 from prompts import PromptLibrary
+from system.errors import UserError
 
 NAMES = ["annual_crop land", "forest", "river", "lake", "sea"]
 

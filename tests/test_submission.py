@@ -8,8 +8,8 @@ import zipfile
 import pytest
 from PIL import Image
 
-from data.submission import check_entry, pack_entry
-from models.errors import UserError
+from runs.submission import check_entry, pack_entry
+from system.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NAMES = ["image_1.jpg", "my image.jpg"]
@@ -74,7 +74,7 @@ def test_the_command(entry, tmp_path):
     (tmp_path / "Test" / "notes.md").write_text("")
     config = tmp_path / "config.yaml"
     config.write_text(f"data: {{root: {tmp_path}}}\n")
-    command = [sys.executable, "-m", "data.submission", entry(VALID), str(config),
+    command = [sys.executable, "-m", "runs.submission", entry(VALID), str(config),
                "--output", str(tmp_path / "result.zip"), "data.test_dir=Test"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     warning, told = done.stderr.splitlines()

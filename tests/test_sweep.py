@@ -6,11 +6,13 @@ import pytest
 import yaml
 
 from configs import load_config
-from models.errors import UserError
 from runs import sweep as sweep_module
 from runs.record import write_record
 from runs.sweep import read_axis, sweep
+from system.errors import UserError
 from tests.reference.run import example_record
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("axis, values", [

@@ -6,9 +6,9 @@ import pytest
 
 from configs import load_config
 from models import lora
-from models.checkpoint import made_with, save_checkpoint
-from models.errors import UserError
-from models.training_state import EpochStates, load_optimizer_state, optimizer_state
+from pipeline.checkpoint import made_with, save_checkpoint
+from pipeline.training_state import EpochStates, load_optimizer_state, optimizer_state
+from system.errors import UserError
 from tests.conftest import SMALL
 
 ORIGIN = {**made_with(load_config(None, ()), 7, []), "classes": [["Animal_cat", "x"]] * 3,

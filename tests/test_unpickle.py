@@ -12,9 +12,9 @@ import sys
 import numpy as np
 import pytest
 
-from models.errors import UserError
-from models.jclip.unpickle import load
-from models.jclip.weights import read_pickle
+from system.errors import UserError
+from system.files import read_pickle
+from system.unpickle import load
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -105,7 +105,7 @@ HOSTILE = {
 }
 RAW = {
     "dotted name": call("os", "path.os.system", b"\x8c\x07mkdir x\x85"),
-    "our own stand-in": call("models.jclip.unpickle", "StandInUnpickler"),
+    "our own stand-in": call("system.unpickle", "StandInUnpickler"),
     "numpy.ndarray called": pickle.PROTO + b"\4" + stack_global("numpy", "ndarray")
     + b"J\xff\xff\xff\x7f\x85R.",
     "numpy.ndarray alone": pickle.PROTO + b"\4" + stack_global("numpy", "ndarray") + b".",

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from models.jclip.model import CLIP
-from models.jclip.weights import write_pickle
+from system.files import write_pickle
 from tests.conftest import SMALL, shapes_of
 from tests.reference.weights import random_state
 

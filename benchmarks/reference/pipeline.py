@@ -27,8 +27,7 @@ from benchmarks.reference.mta import solve_mta
 from benchmarks.reference.tuning import ALPHA, PromptLearner
 from benchmarks.worker import Work
 from data.challenge import list_images, read_classes
-from data.metrics import recall_threshold
-from models.calibration import fit_temperature
+from models.calibration import fit_temperature, recall_threshold
 from prompts import PromptLibrary
 
 

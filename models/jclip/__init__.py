@@ -12,12 +12,12 @@ After `pip install .` in the repository the first line is `import jclip`, from a
 import os
 
 try:
-    from models import runtime
+    from system import runtime
 except ImportError as error:
-    raise ImportError("jclip needs the package 'models' that was installed with it, and another of "
-                      "that name stands before it; rename that one") from error
-from models.errors import UserError
+    raise ImportError("jclip needs the packages 'models' and 'system' that were installed with "
+                      "it, and others of these names stand before them; rename those") from error
 from models.jclip.tokenizer import tokenize
+from system.errors import UserError
 
 __all__ = ["available_models", "load", "tokenize"]
 

@@ -9,12 +9,12 @@ import os
 import numpy as np
 
 from configs.command_line import Parser
-from models.errors import UserError, run_script
 from models.jclip.formats import ACTIVATIONS, read_weights, sizes_of_weights
 from models.jclip.hub import sha256_of
 from models.jclip.places import weights_files
 from models.jclip.sizes import ResNetSizes
-from models.jclip.weights import write_atomically, write_pickle
+from system.errors import UserError, run_script
+from system.files import write_atomically, write_pickle
 
 # SHA-256 of OpenAI's published files, which stand in the addresses of its own loader.
 _RELEASES = {

@@ -24,20 +24,21 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from models.errors import UserError
 from models.jclip.names import find_state, to_openai, told
 from models.jclip.places import first_bytes, weights_files
 from models.jclip.sizes import sizes_of
-from models.jclip.torch_archive import (
+from models.jclip.weights import check_not_empty
+from system.errors import UserError
+from system.files import read_pickle
+from system.torch_archive import (
     LEGACY_START,
     read_pickled_tensors,
     read_torch_archive,
     read_torch_legacy,
     widened,
 )
-from models.jclip.unpickle import Refused, foreign_in
-from models.jclip.weights import check_not_empty, read_pickle
-from models.untrusted import read_json, shown
+from system.unpickle import Refused, foreign_in
+from system.untrusted import read_json, shown
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 EMBEDDING, EMBEDDING_ROWS = "token_embedding.weight", "token_embedding.rows"

@@ -7,7 +7,7 @@ HF_ENDPOINT (a mirror), HF_HUB_OFFLINE and HF_HOME.
 import hashlib
 import os
 
-from models.errors import UserError
+from system.errors import UserError
 
 # OpenAI's weights as timm publishes them: safetensors with open_clip's names and config.
 _REPOSITORIES = {

@@ -14,8 +14,8 @@ from models.jclip.attention import self_attention
 from models.jclip.layer_norm import LayerNorm
 from models.jclip.resnet import ModifiedResNet
 from models.jclip.sizes import ResNetSizes
-from models.kernel_compiler import prepare_kernel_compiler
 from models.kernels import has_kernels, transposed
+from system.kernel_compiler import prepare_kernel_compiler
 
 FEW_ROWS = 100
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.jclip.unpickle import Foreign
+from system.unpickle import Foreign
 
 # Entries of archives that models do not need: OpenAI's three, masks, positions, counters.
 _NOT_PARAMETERS = re.compile(

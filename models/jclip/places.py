@@ -6,8 +6,8 @@ of weights that are divided among several files (shards).
 
 import os
 
-from models.errors import UserError
-from models.untrusted import leaves_folder, read_json, shown
+from system.errors import UserError
+from system.untrusted import leaves_folder, read_json, shown
 
 # In a folder, the first of them that is there counts, as for the libraries that write them.
 _NAMES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin",

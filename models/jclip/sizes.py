@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from models.runtime import gpu_is_used
+from system.runtime import gpu_is_used
 
 # OpenAI's models all have 64 channels a head; weights do not tell the number of heads.
 HEAD_WIDTH = 64

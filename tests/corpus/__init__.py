@@ -9,7 +9,7 @@ import re
 import warnings
 from typing import Any, Callable, NamedTuple, Optional, Union
 
-from models.errors import UserError
+from system.errors import UserError
 
 
 class Case(NamedTuple):

@@ -6,10 +6,10 @@ import numpy as np
 
 from configs import load_config
 from data.challenge import ClassName
-from models.checkpoint import load_checkpoint, made_with
-from models.checkpoint_parts import check_parts
 from models.jclip.sizes import CLIPSizes, TowerSizes
-from models.jclip.weights import write_pickle
+from pipeline.checkpoint import load_checkpoint, made_with
+from pipeline.checkpoint_parts import check_parts
+from system.files import write_pickle
 from tests.corpus import NO_FILES, OTHER_FORMATS, handled, refused
 from tests.test_unpickle import HOSTILE
 

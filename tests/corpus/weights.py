@@ -9,8 +9,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from models import jclip
-from models.jclip.torch_writer import torch_archive
-from models.jclip.weights import write_pickle
+from system.files import write_pickle
+from system.torch_writer import torch_archive
 from tests.corpus import NO_FILES, OTHER_FORMATS, handled, refused
 from tests.reference.weights import clip_shapes, random_state, to_transformers
 

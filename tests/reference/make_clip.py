@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from models.jclip.weights import write_pickle
+from system.files import write_pickle
 from tests.reference.weights import (
     TOKENS,
     clip_shapes,

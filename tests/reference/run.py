@@ -4,9 +4,9 @@ import numpy as np
 from PIL import Image
 
 from configs import load_config
-from data.report import ABLATION_COLUMNS
 from runs.log import RunLog
 from runs.record import crops_shown, thumbnail, write_record
+from runs.report import ABLATION_COLUMNS
 
 CLASSES = [["Animal", "red fox"], ["Animal", "tree frog"], ["Object", "blue & <white> vase"],
            ["Object", "clock"], ["Car", "coupé"], ["Car", "van"]]

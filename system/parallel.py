@@ -7,7 +7,7 @@ Each process does its share of the work; the first alone speaks and writes resul
 their files, so on several machines the folders must be the same ones. Without mpirun there is one
 process, and everything here is trivial.
 
-Importing this needs nothing but Python; what calls MPI needs `models.runtime.prepare` before it.
+Importing this needs nothing but Python; what calls MPI needs `system.runtime.prepare` before it.
 """
 
 import contextlib

@@ -4,10 +4,10 @@ import os
 import sys
 
 from configs import COMPETITION, FOLDER, SAMPLE, load_config
-from configs.places import MAIN_FOLDER, beside_scripts
 from data.folders import data_folder, named_alike, visible_names
 from models import jclip
-from models.errors import UserError
+from system.errors import UserError
+from system.places import MAIN_FOLDER, beside_scripts
 
 NEEDS = ("weights", "train", "test")  # what a script may need to be there
 _WEIGHTS = (".pkl", ".pt", ".pth", ".bin", ".safetensors")

@@ -4,8 +4,8 @@ import contextlib
 import fcntl
 import os
 
-from models import parallel
-from models.errors import UserError
+from system import parallel
+from system.errors import UserError
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """Trains the sample set's small CLIP from scratch on generated pictures and captions.
 
-    python -m models.pretrain [--seed 1] [--steps 2500] [--output FILE]
+    python -m sample.pretrain [--seed 1] [--steps 2500] [--output FILE]
 
-Pictures come from `data.world` in the style SKETCH; captions tell their domain, attributes and
+Pictures come from `sample.world` in the style SKETCH; captions tell their domain, attributes and
 sometimes colours. Several pictures of a batch may fit a caption, so the loss is UniCL's (Yang
 et al. 2022, arXiv 2204.03610): the target of a row is shared by all that fit.
 """
@@ -11,11 +11,10 @@ import itertools
 import math
 import multiprocessing
 import re
-import sys
 import time
 
-from models import runtime
-from models.errors import run_script, run_to_the_end
+from system import runtime
+from system.errors import log, run_script, run_to_the_end
 
 run_script(runtime.prepare)  # before the imports below, which need Jittor and its packages
 
@@ -25,16 +24,16 @@ from jittor import nn
 from tqdm import trange
 
 from configs.command_line import Parser
-from configs.places import home
-from data.painting import COLOURS, SKETCH, random_colours
 from data.views import random_crop
-from data.world import DOMAINS, draw
 from models import jclip
 from models.jclip.model import CLIP, unit_norm
 from models.jclip.preprocess import normalise
 from models.jclip.sizes import CLIPSizes, TowerSizes
 from models.jclip.tokenizer import END_OF_TEXT, START_OF_TEXT, encode
-from models.jclip.weights import write_pickle
+from sample.painting import COLOURS, SKETCH, random_colours
+from sample.world import DOMAINS, draw
+from system.files import write_pickle
+from system.places import home
 
 IMAGE_SIZE, CONTEXT_LENGTH = 56, 24
 PICTURE_SIZE = 64          # what is drawn; crops of it are resized to IMAGE_SIZE
@@ -49,7 +48,7 @@ TEMPLATES = ("{}", "a {}", "the {}", "a photo of a {}.", "a photo of the {}", "a
 
 
 def main():
-    parser = Parser(__doc__.splitlines()[0], prog="python -m models.pretrain")
+    parser = Parser(__doc__.splitlines()[0], prog="python -m sample.pretrain")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--output", type=home, default="cache/sample/clip.pkl",
@@ -193,10 +192,6 @@ def caption(facts, random):
             text = f"{text} and {known['second']}"
             claim.add(("second", known["second"]))
     return TEMPLATES[random.integers(len(TEMPLATES))].format(text), claim
-
-
-def log(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

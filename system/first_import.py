@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 
-from models import parallel
-from models.errors import UserError
+from system import parallel
+from system.errors import UserError
 
 COMPILE_MINUTES = "3 to 6 minutes"
 COMPILE_MINUTES_CUDA = "1 to 6 minutes; the kernels of a first training and test take as long again"
@@ -92,7 +92,7 @@ def compile_core(cache_path, lock_path):
 
 
 def _say(line):
-    print(f"models.runtime: {line}", file=sys.stderr, flush=True)
+    print(f"system.runtime: {line}", file=sys.stderr, flush=True)
 
 
 def _require_working_compiler(cache_path):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from models.calibration import recall_threshold
+
 
 def accuracy(rankings, labels, k=1):
     """Share of images whose label is among the first k.
@@ -39,12 +41,6 @@ def auroc(scores, positive):
     below = np.searchsorted(negatives, positives, side="left")
     not_above = np.searchsorted(negatives, positives, side="right")
     return float((below + not_above).mean() / 2 / len(negatives))
-
-
-def recall_threshold(scores, recall):
-    """The highest score that a share `recall` of the scores (N,) reaches."""
-    n_reaching = max(1, int(np.ceil(recall * len(scores) - 1e-9)))
-    return float(np.sort(scores)[-n_reaching])
 
 
 def fpr_at_recall(scores, positive, recall=0.95):

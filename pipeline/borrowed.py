@@ -11,16 +11,16 @@ import zlib
 import jittor as jt
 import numpy as np
 
-from configs.places import beside_scripts
 from data.sources import load_data
 from models import lora
-from models.errors import UserError
 from models.lora_files import read_lora
 from models.parameter_count import parameter_counts
 from models.prompt import class_features, handcrafted_prompts
-from models.shards import kept_arrays
-from models.trained import Trained, numbers_of
+from pipeline.shards import kept_arrays
+from pipeline.trained import Trained, numbers_of
 from prompts import PromptLibrary
+from system.errors import UserError
+from system.places import beside_scripts
 
 
 def borrows(config):
@@ -36,7 +36,7 @@ def load_borrowed(config, original, preprocess, clip, listed):
 
     Args:
         config: the run's `Config`. original: CLIP, frozen. preprocess: `jclip`'s.
-        clip: `fingerprint` of the original. listed: see `models.trained.numbers_of`.
+        clip: `fingerprint` of the original. listed: see `pipeline.trained.numbers_of`.
 
     Raises:
         UserError: a file that does not fit; or settings that need a training.

@@ -1,6 +1,6 @@
 """Checks an entry for the challenge and packs it.
 
-    python -m data.submission [result.txt] [--config CONFIG] [--test-dir FOLDER]
+    python -m runs.submission [result.txt] [--config CONFIG] [--test-dir FOLDER]
                               [--output result.zip] [key=value …]
 
 An entry has a line 'image label label label label label' for every test image: the five
@@ -14,22 +14,21 @@ import sys
 import zipfile
 
 from configs import load_config
-from configs.choice import config_path
 from configs.command_line import Parser
-from configs.places import home, require_writable
-from data.challenge import challenge_classes, list_images
+from data.challenge import N_LABELS, challenge_classes, list_images
 from data.folders import data_path
-from models.errors import UserError, run_script
-from models.jclip.weights import write_atomically
-from models.untrusted import read_lines, shown
+from pipeline.choice import config_path
 from prompts import PromptLibrary
+from system.errors import UserError, run_script
+from system.files import write_atomically
+from system.places import home, require_writable
+from system.untrusted import read_lines, shown
 
-N_LABELS = 5
 FIRST_OF_JANUARY = (2024, 1, 1, 0, 0, 0)  # in the archive, so that it does not tell the time
 
 
 def main():
-    parser = Parser(__doc__.splitlines()[0], prog="python -m data.submission")
+    parser = Parser(__doc__.splitlines()[0], prog="python -m runs.submission")
     parser.add_settings("[result.txt]")
     parser.add_argument("--test-dir", type=home, metavar="FOLDER", help="of the test images; by "
                         "default the config's")

@@ -2,7 +2,7 @@
 
 `prepare()` is called at the top of every script, by tests and by benchmarks:
 
-    from models import runtime
+    from system import runtime
 
     runtime.prepare()
     import jittor as jt
@@ -24,9 +24,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from models import cuda_toolkit, parallel
-from models.errors import UserError
-from models.first_import import (
+from system import cuda_toolkit, parallel
+from system.errors import UserError
+from system.first_import import (
     LATER_RUN_MB,
     broken_compiler,
     compile_core,
@@ -137,7 +137,7 @@ def mixed_precision(wanted):
 
 def _say(line):
     if parallel.is_first():
-        print(f"models.runtime: {line}", file=sys.stderr, flush=True)
+        print(f"system.runtime: {line}", file=sys.stderr, flush=True)
 
 
 def _require_python():
@@ -176,7 +176,7 @@ def _choose_mpi():
     fair = max(1, len(os.sched_getaffinity(os.getppid())) // parallel.local_size())
     bound = len(os.sched_getaffinity(0))
     if bound < fair:
-        print(f"models.runtime: mpirun has bound each process to {bound} of its {fair} cores; "
+        print(f"system.runtime: mpirun has bound each process to {bound} of its {fair} cores; "
               "mpirun --bind-to none leaves it all", file=sys.stderr)
     os.environ.setdefault("OMP_NUM_THREADS", str(min(bound, fair)))
 

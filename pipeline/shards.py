@@ -11,9 +11,9 @@ import zlib
 
 import numpy as np
 
-from models import parallel
-from models.errors import UserError
-from models.jclip.weights import write_atomically
+from system import parallel
+from system.errors import UserError
+from system.files import write_atomically
 
 BATCHES = 4  # a shard; what a killed run loses at most
 VERSION = 3  # raised when the same settings give other results

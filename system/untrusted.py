@@ -6,7 +6,7 @@ import re
 import reprlib
 import unicodedata
 
-from models.errors import UserError
+from system.errors import UserError
 
 DEEPEST = 20  # containers in each other; Jittor lifts Python's own limit, so the stack would go
 _NESTING = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]')  # JSON's texts, and its brackets

@@ -1,6 +1,6 @@
-"""The sample set: the generated world of `data.world` as a few-shot data set.
+"""The sample set: the generated world of `sample.world` as a few-shot data set.
 
-    python -m data.sample FOLDER [--sheet sheet.jpg]
+    python -m sample.dataset FOLDER [--sheet sheet.jpg]
 
 72 base classes in six domains and 14 new ones in a seventh, in the challenge's layout:
 `classes.txt`, `train.txt`, `TrainSet/`, `TestSetB/`, and `labels.txt` for the test images.
@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from configs import SAMPLE
 from configs.command_line import Parser
-from configs.places import home
 from data.challenge import ClassName
-from data.painting import PAINTING
-from data.world import BIRD_COLOURS, DOMAINS, draw
-from models.errors import UserError, run_script
+from sample.painting import PAINTING
+from sample.world import BIRD_COLOURS, DOMAINS, draw
+from system.errors import UserError, run_script
+from system.places import home
 
 NEW_DOMAIN = "Vehicle"
 N_TRAIN, N_TEST = 12, 14  # images a class; training takes 4 of the 12 by seed
@@ -64,7 +64,7 @@ def is_sample(settings):
 
 
 def to_draw(settings):
-    """Where the sample set is still to be drawn, for `configs.places.require_writable`; {} if not.
+    """Where the sample set is still to be drawn, for `system.places.require_writable`; {} if not.
 
     data.root alone would choose the challenge's config.
     """
@@ -177,7 +177,7 @@ def contact_sheet(columns=12):
 
 
 def main():
-    parser = Parser(__doc__.splitlines()[0], prog="python -m data.sample")
+    parser = Parser(__doc__.splitlines()[0], prog="python -m sample.dataset")
     parser.add_argument("root", type=home, metavar="FOLDER", help="where to draw it")
     parser.add_argument("--sheet", type=home, help="also write a contact sheet")
     arguments = parser.read()

@@ -1,7 +1,7 @@
 """A generated picture world: things of seven domains with attributes.
 
 A thing is a domain and one value of each of its attributes, such as a ('striped', 'round')
-Fish. `draw` paints it as `data.painting` renders a style.
+Fish. `draw` paints it as `sample.painting` renders a style.
 """
 
 import math
@@ -9,7 +9,7 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
-from data.painting import ellipse, picture, random_colours, turned
+from sample.painting import ellipse, picture, random_colours, turned
 
 PATTERNS = ("plain", "striped", "banded", "spotted", "checkered")
 COUNTS = {"three": 3, "four": 4, "six": 6, "nine": 9}
@@ -222,7 +222,7 @@ def draw(domain, values, style, size, rng, colours=None):
     Args:
         domain: key of `DOMAINS`.
         values: one value of each of its attributes.
-        style: `data.painting.Style`.
+        style: `sample.painting.Style`.
         size: side, pixels.
         rng: `np.random.Generator`.
         colours: (main, second) colour words, where they are not the attributes; drawn by

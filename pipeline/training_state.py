@@ -8,10 +8,10 @@ import warnings
 import jittor as jt
 import numpy as np
 
-from models import parallel
-from models.checkpoint import load_checkpoint, save_checkpoint
-from models.checkpoint_parts import check_parts
-from models.errors import DamagedFile, UserError
+from pipeline.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.checkpoint_parts import check_parts
+from system import parallel
+from system.errors import DamagedFile, UserError
 
 KEPT = 2  # the newest may be damaged, as by a power cut
 _MOMENTS = ("m", "values")  # AdamW's
@@ -26,7 +26,7 @@ class EpochStates:
 
     Args:
         folder: where they lie.
-        made_with: `models.checkpoint.made_with`; a state of another is refused.
+        made_with: `pipeline.checkpoint.made_with`; a state of another is refused.
         keys: sections of the config, or single settings, that must be the same.
         sizes: `models.jclip.sizes.CLIPSizes` of the model.
     """
@@ -106,3 +106,8 @@ def _shapes(moments):
     if isinstance(moments, (np.ndarray, jt.Var)) and moments.dtype == "float32":
         return tuple(moments.shape)
     return None
+
+
+def distance(arrays, start):
+    """Euclidean distance of a list of arrays from another, as of one long vector each."""
+    return float(np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(arrays, start))))

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from models.errors import UserError
 from models.jclip.tokenizer import encode
-from models.untrusted import shown
+from system.errors import UserError
+from system.untrusted import shown
 
 # The axes of each array; a letter is of one length throughout a file: C base classes, K contexts
 # of M tokens, W text width, N images, n images or none, D feature, A auxiliary feature. Names and
@@ -20,7 +20,7 @@ def check_parts(path, content, parts, sizes, n_aux=0, cure="train again"):
 
     Args:
         path: for the message.
-        content: of `models.checkpoint.load_checkpoint`, which compared its settings.
+        content: of `pipeline.checkpoint.load_checkpoint`, which compared its settings.
         parts: what it must hold beside the base classes, of the names above.
         sizes: `models.jclip.sizes.CLIPSizes` of the model.
         n_aux: A, where there is an auxiliary encoder.

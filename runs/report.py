@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from data.metrics import (
+from models.calibration import by_logit
+from runs.metrics import (
     accuracy,
     auroc,
     expected_calibration_error,
@@ -72,18 +73,18 @@ def print_report(classes, base, rankings, scores, taken_for_base, labels):
               f"top-1 {percent(accuracy(rankings[rows], labels[rows]))}")
 
 
-def print_calibration(answers, labels, temperature):
+def print_calibration(predictions, labels, temperature):
     """How far the first label's probability is from its being right, without and with temperature.
 
     Args:
-        answers: `models.classifier.Answers`.
+        predictions: `pipeline.classifier.Predictions`.
         labels: int array (N,), -1 where unknown; such images do not count.
         temperature: of base images.
     """
     known = labels >= 0
-    right = (answers.labels[:, 0] == labels)[known]
+    right = (predictions.labels[:, 0] == labels)[known]
     before, after = (expected_calibration_error(each[known, 0], right)
-                     for each in (answers.plain, answers.probabilities))
+                     for each in (predictions.plain, predictions.probabilities))
     print(f"calibration error (15 bins) {percent(before)} before, {percent(after)} after "
           f"temperature {temperature:.2f}")
 
@@ -133,11 +134,6 @@ def print_ablation(table):
     for name, shares in table:
         print(f"{name:<24}" + "".join(f"{percent(share):>{width}}"
                                       for share, width in zip(shares.values(), widths)))
-
-
-def by_logit(logits):
-    """Columns of logits (N, C) from the largest to the smallest; equal ones by number."""
-    return np.argsort(-logits, axis=1, kind="stable")
 
 
 def percent(share):

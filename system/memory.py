@@ -9,8 +9,8 @@ import resource
 import sys
 from pathlib import Path
 
-from models import parallel
-from models.runtime import gpu_is_used
+from system import parallel
+from system.runtime import gpu_is_used
 
 # Of what is free, the share that one pass may plan with.
 USABLE = 0.8

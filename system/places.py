@@ -2,7 +2,7 @@
 
 import os
 
-from models.errors import UserError
+from system.errors import UserError
 
 MAIN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # of the scripts
 

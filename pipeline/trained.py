@@ -8,28 +8,28 @@ from typing import NamedTuple
 import jittor as jt
 import numpy as np
 
-from configs import differences
-from configs.places import beside_scripts
+from configs import Config, differences
 from data.challenge import ClassName
-from data.metrics import recall_threshold
 from models import auxiliary, jclip, lora
 from models.amu import AMUHead
-from models.calibration import fit_temperature
-from models.checkpoint import (
-    fingerprint,
+from models.calibration import fit_temperature, recall_threshold
+from models.jclip.parameters import fingerprint
+from models.lp_plus_plus import LPPlusPlus
+from models.ood import base_score
+from models.parameter_count import parameter_counts
+from models.prompt import PromptLearner, class_features, classifier_features, handcrafted_prompts
+from pipeline.checkpoint import (
     load_checkpoint,
     made_with,
     other_classes,
     trained_folder,
 )
-from models.checkpoint_parts import check_parts
-from models.errors import UserError
-from models.lp_plus_plus import LPPlusPlus
-from models.ood import base_score
-from models.parameter_count import parameter_counts
-from models.prompt import PromptLearner, class_features, classifier_features, handcrafted_prompts
-from models.shards import files_checksum, kept_arrays
+from pipeline.checkpoint_parts import check_parts
+from pipeline.look import first_views
+from pipeline.shards import files_checksum, kept_arrays
 from prompts import PromptLibrary
+from system.errors import UserError
+from system.places import beside_scripts
 
 
 class Trained(NamedTuple):
@@ -46,7 +46,7 @@ class Trained(NamedTuple):
             and with the queue's; for the ablation.
         tuned_text: Var (C_base, D), tuned CLIP with the queue's prompts.
         head, plain_head: `LPPlusPlus`, the second without channel re-weighting; None where nothing
-            is trained (models/borrowed.py), as are prompt_text and queue_text then.
+            is trained (pipeline/borrowed.py), as are prompt_text and queue_text then.
         threshold: base_score of even odds between base and new.
         temperature, zero_shot_temperature: by which the base logits and the zero-shot logits are
             divided before the softmax.
@@ -97,7 +97,7 @@ def load_trained(config, classes=None):
     original, preprocess = jclip.load(beside_scripts(config.clip.weights), config.clip.activation)
     lora.freeze(original)
     clip = fingerprint(original)
-    from models.borrowed import borrows, load_borrowed  # here, as it imports this module
+    from pipeline.borrowed import borrows, load_borrowed  # here, as it imports this module
     if borrows(config):
         return load_borrowed(config, original, preprocess, clip, classes)
     folder = trained_folder(config.output)
@@ -168,10 +168,10 @@ def read_checkpoints(folder, sizes, present, encoder):
     tuned_by = ("prompts", "prompt", "train", *(
         f"lora.{key}" for key, value in present["config"]["lora"].items()
         if key != "init" or value is not None))
-    seen = ("modes", "tuned_modes") if encoder is None else ("modes", "tuned_modes", "aux_features")
+    held_back = ("modes", "tuned_modes", *(() if encoder is None else ("aux_features",)))
     wanted = [("prompt_lora.pkl", ("data.split", "data.setting", *tuned_by), ("lora", "contexts")),
               ("head.pkl", (*tuned_by, "head"), ("head", "plain_head", "features")),
-              ("calibration.pkl", tuned_by, seen)]
+              ("calibration.pkl", tuned_by, held_back)]
     if encoder is not None:
         wanted.append(("aux.pkl", ("prompts", *auxiliary.SETTINGS), ("aux_weight",)))
     saved = {}
@@ -207,7 +207,7 @@ def _warn_of_other_views(trained, present):
         return  # damaged; nothing else is taken from there
 
     def looked_at(mta):
-        return {"mta": {**mta, "zero_shot_views": min(mta["zero_shot_views"], mta["views"])}}
+        return {"mta": {**mta, "zero_shot_views": first_views(Config(mta))}}
 
     changed = differences(looked_at(mta), looked_at(present["mta"]), ("mta",))
     if changed:
@@ -296,9 +296,10 @@ def base_logits(trained, features, tuned_features, head, aux_features=None):
     return trained.aux_head.fused(logits, aux_features, zero_shot)
 
 
-def base_logits_of(trained, seen):
-    """`base_logits` of everything that was `Seen` (models/classifier.py)."""
-    return base_logits(trained, seen.modes, seen.tuned_modes, trained.head, seen.aux_features)
+def base_logits_of(trained, features):
+    """`base_logits` by `pipeline.classifier.ImageFeatures`."""
+    return base_logits(trained, features.modes, features.tuned_modes, trained.head,
+                       features.aux_features)
 
 
 def text_logits(trained, features, text):

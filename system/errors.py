@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 
-from models import parallel
+from system import parallel
 
 _UNWRITABLE = ("make it writable, or name another place (output.cache_dir, output.checkpoint_dir, "
                "--output)")
@@ -148,6 +148,11 @@ def _end_at_once(line, code):
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def log(text):
+    """A line of a script's progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def print_beside_bars(text, file):

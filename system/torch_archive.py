@@ -2,7 +2,7 @@
 
 Zip archives of both hold `NAME/data.pkl`, a pickle in which each tensor is a view of a storage, and
 `NAME/data/0`, `NAME/data/1`, …, the storages' bytes, never compressed. The pickle goes through
-`models.jclip.unpickle`; each storage is read when the pickle asks for it, into memory of its
+`system.unpickle`; each storage is read when the pickle asks for it, into memory of its
 own. The code of a TorchScript archive is not looked at.
 
 What PyTorch wrote before 1.6, and since with `_use_new_zipfile_serialization=False`, is a row of
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.jclip.unpickle import (
+from system.unpickle import (
     ADMITTED,
     Foreign,
     Refused,

@@ -9,20 +9,11 @@ import zlib
 import numpy as np
 
 from configs import OWN_RUNS, differences, load_config
-from configs.places import beside_scripts
-from models.errors import UserError
-from models.jclip.weights import read_pickle, write_pickle
-from models.shards import files_checksum
-from models.untrusted import same_value, shown
-
-
-def fingerprint(model):
-    """A checksum of a model's weights and, if it is not OpenAI's, of its activation, int."""
-    activation = getattr(getattr(model, "sizes", None), "activation", "quick_gelu")
-    checksum = 0 if activation == "quick_gelu" else zlib.crc32(activation.encode())
-    for _, parameter in model.named_parameters():
-        checksum = zlib.crc32(np.ascontiguousarray(parameter.numpy()), checksum)
-    return checksum
+from pipeline.shards import files_checksum
+from system.errors import UserError
+from system.files import read_pickle, write_pickle
+from system.places import beside_scripts
+from system.untrusted import same_value, shown
 
 
 def made_with(config, clip, classes, samples=None):

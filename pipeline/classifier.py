@@ -1,0 +1,221 @@
+"""Looks at images with what train.py left, and tells base from new and class from class.
+
+Each image becomes V views, which MTA (Zanella and Ben Ayed 2024, arXiv 2405.02266) turns into
+one feature. The original CLIP says how likely the image is of a base class; the tuned CLIP and the
+head, with the auxiliary head's bias where there is one, say of which; and the original CLIP says of
+which new class it would be:
+
+    P(class) = P(its side) P(class | its side)
+
+The odds of the sides are even at a score that all but a few training images reach. A side that is
+all but excluded (`_EXCLUDED`) is not looked at closer: what is known by then tells the order of its
+classes.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jittor as jt
+import numpy as np
+
+from data.challenge import N_LABELS
+from data.views import view_batches
+from models.calibration import by_logit
+from models.features import encode_views, mta_features
+from models.jclip.model import unit_norm
+from pipeline.look import first_views, views_in_testing
+from pipeline.trained import base_logits_of, scores_of, text_logits
+
+_BLOCK = 4096  # images
+_EXCLUDED = np.log(99)  # log-odds against a side: it has a hundredth
+
+
+class ImageFeatures(NamedTuple):
+    """What the models made of the test images.
+
+    Attributes:
+        modes, tuned_modes: arrays (N, D), MTA's features by the original CLIP, of the first
+            views, and by the tuned one.
+        all_modes: array (N, D), the original CLIP's of all views, by which new classes are named;
+            where those are excluded like `modes`, unless all is `complete`.
+        scores: array (N,), `base_score`.
+        whole, tuned_whole: arrays (N, D), view 0 by either; None unless all is `complete`.
+        aux_features: array (N, A), zeros of an image that was not seen; None without an auxiliary
+            encoder.
+    """
+
+    modes: np.ndarray
+    tuned_modes: np.ndarray
+    all_modes: np.ndarray
+    scores: np.ndarray
+    whole: np.ndarray = None
+    tuned_whole: np.ndarray = None
+    aux_features: np.ndarray = None
+
+
+def look_at(shards, trained, config, complete):
+    """What the models make of the images of `Shards`.
+
+    An image that cannot be decoded is seen as the mean of all texts: its labels come from the
+    text alone.
+
+    Returns:
+        `ImageFeatures`; None in all processes but the first.
+    """
+    batches = functools.partial(
+        view_batches, views_in_testing(trained.preprocess, config),
+        batch_size=config.test.batch_size, n_threads=config.workers, description="test images")
+    look = Look(trained, config, complete)
+    found = shards.compute(batches, look, look.of_no_image)
+    return None if found is None else ImageFeatures(**found)
+
+
+def base_odds(trained, scores):
+    """The log-odds (N,) of the base side: `base_score` from the threshold on, at the temperature of
+    the zero-shot logits; infinite where there are no new classes."""
+    if not len(trained.new):
+        return scores
+    return (scores - trained.threshold) / trained.zero_shot_temperature
+
+
+class Look:
+    """What the models make of a batch of images.
+
+    The original CLIP looks at the first views of each. Where these leave it open, it looks at all
+    views of an image that may be of a new class, and the tuned CLIP and the auxiliary encoder at
+    one that may be of a base class.
+
+    Args:
+        trained: `Trained`. config: the run's.
+        complete: whether all look at every image, as a report wants it.
+
+    Attributes:
+        of_no_image: {attribute of `ImageFeatures`: array (…)}, what an image has of a model that
+            did not look at it: the mean of the texts.
+    """
+
+    def __init__(self, trained, config, complete):
+        self.trained, self.config, self.complete = trained, config, complete
+        zero_shot, tuned = (unit_norm(text.mean(dim=0, keepdims=True)).numpy()
+                            for text in (trained.zero_shot_text, trained.tuned_text))
+        row = {"modes": zero_shot, "tuned_modes": tuned, "all_modes": zero_shot,
+               "scores": scores_of(trained, jt.array(zero_shot), config.ood)}
+        if trained.aux_encoder is not None:
+            row["aux_features"] = np.zeros((1, trained.aux_encoder.n_features), np.float32)
+        if complete:
+            row.update(whole=zero_shot, tuned_whole=tuned)
+        self.of_no_image = {name: values[0] for name, values in row.items()}
+
+    def __call__(self, pixels):
+        """Pixels (B, V, S, S, 3) of views -> {attribute of `ImageFeatures`: array (B, …)}."""
+        trained, config = self.trained, self.config
+        found = {name: np.repeat(row[None], len(pixels), axis=0)
+                 for name, row in self.of_no_image.items()}
+        n_first = first_views(config.mta)
+        features = encode_views(trained.original, pixels[:, :n_first])
+
+        def of_all_views(rows):
+            further = encode_views(trained.original, pixels[rows][:, n_first:])
+            return jt.concat([features[jt.array(rows)], further], dim=1)
+
+        found["modes"], found["all_modes"], found["scores"] = original_modes(
+            trained, config, features, of_all_views if pixels.shape[1] > n_first else None,
+            self.complete)
+        may_be_base = base_odds(trained, found["scores"]) > -_EXCLUDED
+        wanted = np.flatnonzero(self.complete | may_be_base)
+        if len(wanted):
+            tuned_features = encode_views(trained.tuned, pixels[wanted])
+            found["tuned_modes"][wanted] = mta_features(tuned_features, trained.tuned_text,
+                                                        trained.scale, config.mta)
+            if trained.aux_encoder is not None:
+                found["aux_features"][wanted] = trained.aux_encoder.image_features(
+                    pixels[wanted][:, :config.aux.views])
+        if self.complete:
+            found.update(whole=features[:, 0].numpy(), tuned_whole=tuned_features[:, 0].numpy())
+        return found
+
+
+def original_modes(trained, config, features, of_all_views=None, complete=False):
+    """MTA's features by the original CLIP, and the scores by which base and new are told apart.
+
+    The first views tell; an image that may be of a new class, which the original CLIP is to name,
+    is looked at in all.
+
+    Args:
+        features: Var (B, V, D), of the first views.
+        of_all_views: function of some rows of B, int array, that returns the features of all
+            views of these images, Var; None where the first are all.
+        complete: whether the others are looked at in all views too.
+
+    Returns:
+        modes, all_modes: float32 arrays (B, D), `ImageFeatures`'s. scores: array (B,).
+    """
+    modes = mta_features(features, trained.zero_shot_text, trained.scale, config.mta)
+    scores = scores_of(trained, jt.array(modes), config.ood)
+    all_modes = modes.copy()
+    wanted = np.flatnonzero(complete | (base_odds(trained, scores) < _EXCLUDED))
+    if of_all_views is not None and len(wanted):
+        all_modes[wanted] = mta_features(of_all_views(wanted), trained.zero_shot_text,
+                                         trained.scale, config.mta)
+    return modes, all_modes, scores
+
+
+class Predictions(NamedTuple):
+    """The likeliest labels of images.
+
+    Attributes:
+        labels: int array (N, min(5, C)), the likeliest first.
+        probabilities: array of that shape, calibrated, among all classes.
+        plain: the same without the temperatures.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    plain: np.ndarray
+
+
+def predict(trained, features):
+    """`Predictions` by `ImageFeatures`."""
+    return Predictions(*map(np.concatenate, zip(*(
+        likeliest(*log_probabilities(trained, some)) for some in blocks_of(features)))))
+
+
+def blocks_of(features):
+    """`ImageFeatures` of some images after the other, so that logits need little memory."""
+    for start in range(0, len(features.scores), _BLOCK):
+        yield ImageFeatures(*(None if values is None else values[start:start + _BLOCK]
+                              for values in features))
+
+
+def likeliest(log_p, plain_log_p):
+    """`Predictions` by log-probabilities (N, C) of all classes, with and without temperatures."""
+    labels = by_logit(log_p)[:, :N_LABELS]
+    return Predictions(labels, *(np.exp(np.take_along_axis(each, labels, axis=1))
+                             for each in (log_p, plain_log_p)))
+
+
+def log_probabilities(trained, features):
+    """log P(class) by `ImageFeatures`: (N, C) with the temperatures, and without.
+
+    They take of `features` what is there whether these are complete or not.
+    """
+    odds = base_odds(trained, features.scores)[:, None]
+    modes = np.where(odds < _EXCLUDED, features.all_modes, features.modes)
+    zero_shot = text_logits(trained, modes, trained.zero_shot_text)
+    base, base_zero_shot = base_logits_of(trained, features), zero_shot[:, trained.base]
+    found = []
+    for temperature, zero_shot_temperature, log_odds in (
+            (trained.temperature, trained.zero_shot_temperature, odds),
+            (1.0, 1.0, odds * trained.zero_shot_temperature)):
+        log_p = np.empty(zero_shot.shape, np.float32)
+        log_p[:, trained.base] = _log_softmax(np.where(
+            odds > -_EXCLUDED, base / temperature, base_zero_shot / zero_shot_temperature)
+        ) - np.logaddexp(0, -log_odds)
+        log_p[:, trained.new] = _log_softmax(
+            zero_shot[:, trained.new] / zero_shot_temperature) - np.logaddexp(0, log_odds)
+        found.append(log_p)
+    return tuple(found)
+
+
+def _log_softmax(logits):
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)

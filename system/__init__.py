@@ -1,0 +1,1 @@
+"""The ground: this machine, its files and processes; knows nothing of CLIP."""
