@@ -146,7 +146,7 @@ print(peak() - before)
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_loading_holds_the_weights_once(tmp_path, dtype):
-    """1.3 times at full size (`benchmarks/loading.py`); what else is imported shows here too."""
+    """1.3 times at full size; what else is imported shows here too."""
     shapes = clip_shapes(width=512, layers=6, vocab_size=2000)
     path = str(tmp_path / "weights.pkl")
     write_pickle(path, {name: np.ones(shape, dtype) for name, shape in shapes.items()})
