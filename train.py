@@ -85,10 +85,11 @@ def main():
         if arguments.stage != 2:
             with runtime.mixed_precision(config.train.amp):
                 tuned, contexts = tune(original, preprocess, data, prompts, learner, run)
-            run.save({"prompt_lora.pkl": {"lora": lora.lora_state(tuned), "contexts": contexts}})
+            run.save("prompt_lora.pkl", {"lora": lora.lora_state(tuned), "contexts": contexts})
         # Stage 2: the head on the tuned CLIP's frozen features, and what testing needs beside
         if arguments.stage != 1:
-            run.save(fit_heads(original, preprocess, data, prompts, learner, encoder, run))
+            run.save("head.pkl", fit_heads(original, preprocess, data, prompts, learner, encoder,
+                                           run))
             run.finish()
 
 
@@ -165,7 +166,7 @@ def fit_heads(original, preprocess, data, prompts, learner, encoder, run):
         run: `TrainingRun`, of which stage 1 is done.
 
     Returns:
-        {file name: content} of checkpoints; {} in all processes but the first.
+        the checkpoint's content, dict; None in all processes but the first.
     """
     # The tuned CLIP, LoRA merged into its weights
     config, stage_1 = run.config, run.stage_1()
@@ -191,21 +192,19 @@ def fit_heads(original, preprocess, data, prompts, learner, encoder, run):
         with run.log.timed("auxiliary_features"):
             aux_crops = frozen.auxiliary(paths)  # (N, V, A)
     if not parallel.is_first():
-        return {}
+        return None
 
     # LP++ starts from the text, so hundreds of epochs take seconds
     labels = np.searchsorted(data.base, [sample.label for sample in data.train])  # (N,)
     heads = fit_lp_plus_plus(crops, labels, tuned_text, tuned.scale(), config, run.log)
-    contents = {"calibration.pkl": held_back}
+    content = {**heads, "features": support, "labels": data.base[labels], **held_back}
     if encoder is not None:
         zero_shot = original.scale() * support @ base_text.numpy().T  # (N, C_base)
         # The first process is alone here; Jittor's optimizers would wait for the others.
         weight = jt.single_process_scope()(fit_auxiliary)(aux_crops, labels, zero_shot, config.aux,
                                                           run.log)
-        contents["aux.pkl"] = {"aux_weight": weight, "aux_encoder": encoder.fingerprint}
-    # The last to be written: it tells that all are there.
-    return {**contents, "head.pkl": {**heads, "features": support,
-                                     "labels": data.base[labels]}}
+        content.update(aux_weight=weight, aux_encoder=encoder.fingerprint)
+    return content
 
 
 def with_additions(original, settings):

@@ -112,13 +112,15 @@ class Run:
         together = config.transduction.mode != "none"
         trained = self._trained
         if key.startswith("prompt."):
-            trained = trained._replace(tuned_text=self._tuned_text(config))
-        trained = trained._replace(threshold=base_threshold(trained, config.ood))
+            trained = trained._replace(
+                texts=trained.texts._replace(tuned=self._tuned_text(config)))
+        trained = trained._replace(decision=trained.decision._replace(
+            threshold=base_threshold(trained, config.ood)))
         V = config.mta.views
         modes, all_modes, scores = original_modes(
             trained, config, jt.array(self._features[:, :min(V, config.mta.zero_shot_views)]),
             lambda rows: jt.array(self._features[rows, :V]), together)
-        tuned_modes = mta_features(jt.array(self._tuned[:, :V]), trained.tuned_text,
+        tuned_modes = mta_features(jt.array(self._tuned[:, :V]), trained.texts.tuned,
                                    trained.scale, config.mta)
         features = ImageFeatures(modes, tuned_modes, all_modes, scores)
         if together:

@@ -119,10 +119,9 @@ def write_checkpoints(sizes, config, folder):
     tuned = {"lora": lora_state(sizes["model"], config.lora.rank),
              "contexts": contexts.astype(np.float32)}
     labels = np.arange(len(noted)) % C
-    held_back = {"modes": noted, "tuned_modes": noted, "labels": labels}
-    for name, content in (("prompt_lora.pkl", tuned), ("calibration.pkl", held_back),
-                          ("head.pkl", {"head": head, "plain_head": head, "features": noted,
-                                        "labels": labels})):
+    heads = {"head": head, "plain_head": head, "features": noted, "labels": labels,
+             "modes": noted, "tuned_modes": noted, "held_back_labels": labels}
+    for name, content in (("prompt_lora.pkl", tuned), ("head.pkl", heads)):
         save_checkpoint(os.path.join(folder, name), origin, content)
 
 

@@ -99,6 +99,8 @@ def check_encoder(path, content, encoder):
         UserError
     """
     saved = content.get("aux_encoder")
+    if saved is None:
+        raise UserError(f"{path} was trained without aux.weights; run train.py --stage 2 with it")
     if not same_value(saved, encoder.fingerprint):
         raise UserError(f"{path} was trained with other auxiliary weights than aux.weights; use "
                         "those, or train again")

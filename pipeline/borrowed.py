@@ -17,7 +17,7 @@ from models.lora_files import read_lora
 from models.parameter_count import parameter_counts
 from models.prompt import class_features, handcrafted_prompts
 from pipeline.shards import kept_arrays
-from pipeline.trained import Trained, numbers_of
+from pipeline.trained import Heads, Texts, Trained, numbers_of
 from prompts import PromptLibrary
 from system.errors import UserError
 from system.places import beside_scripts
@@ -62,10 +62,10 @@ def load_borrowed(config, original, preprocess, clip, listed):
           file=sys.stderr, flush=True)
 
     def text_features():
-        texts = {"zero_shot_text": class_features(original, prompts),
-                 "tuned_text": class_features(tuned, [prompts[label] for label in base])}
+        texts = {"zero_shot": class_features(original, prompts),
+                 "tuned": class_features(tuned, [prompts[label] for label in base])}
         if enlarged:
-            texts["enlarged_text"] = class_features(original, enlarged)
+            texts["enlarged"] = class_features(original, enlarged)
         return {name: features.numpy() for name, features in texts.items()}
 
     texts_from = (clip, [(*place, zlib.crc32(values)) for place, values in additions.items()],
@@ -75,10 +75,8 @@ def load_borrowed(config, original, preprocess, clip, listed):
     return Trained(
         original, tuned, preprocess, original.scale(), classes, base, challenge.new,
         numbers_of(classes, listed),
-        **{name: jt.array(features) for name, features in texts.items()},
-        prompt_text=None, queue_text=None, head=None, plain_head=None,
-        threshold=0.0, temperature=1.0, zero_shot_temperature=1.0, support=nothing,
-        support_labels=np.zeros(0, int),
+        Texts(**{name: jt.array(features) for name, features in texts.items()}), Heads(),
+        support=nothing, support_labels=np.zeros(0, int),
         origin=(*texts_from, config.ood.to_dict()),
         parameters=parameter_counts(original, additions, (), {}))
 

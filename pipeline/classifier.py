@@ -75,7 +75,7 @@ def base_odds(trained, scores):
     the zero-shot logits; infinite where there are no new classes."""
     if not len(trained.new):
         return scores
-    return (scores - trained.threshold) / trained.zero_shot_temperature
+    return (scores - trained.decision.threshold) / trained.decision.zero_shot_temperature
 
 
 class Look:
@@ -97,11 +97,11 @@ class Look:
     def __init__(self, trained, config, complete):
         self.trained, self.config, self.complete = trained, config, complete
         zero_shot, tuned = (unit_norm(text.mean(dim=0, keepdims=True)).numpy()
-                            for text in (trained.zero_shot_text, trained.tuned_text))
+                            for text in (trained.texts.zero_shot, trained.texts.tuned))
         row = {"modes": zero_shot, "tuned_modes": tuned, "all_modes": zero_shot,
                "scores": scores_of(trained, jt.array(zero_shot), config.ood)}
-        if trained.aux_encoder is not None:
-            row["aux_features"] = np.zeros((1, trained.aux_encoder.n_features), np.float32)
+        if trained.heads.aux_encoder is not None:
+            row["aux_features"] = np.zeros((1, trained.heads.aux_encoder.n_features), np.float32)
         if complete:
             row.update(whole=zero_shot, tuned_whole=tuned)
         self.of_no_image = {name: values[0] for name, values in row.items()}
@@ -125,10 +125,10 @@ class Look:
         wanted = np.flatnonzero(self.complete | may_be_base)
         if len(wanted):
             tuned_features = encode_views(trained.tuned, pixels[wanted])
-            found["tuned_modes"][wanted] = mta_features(tuned_features, trained.tuned_text,
+            found["tuned_modes"][wanted] = mta_features(tuned_features, trained.texts.tuned,
                                                         trained.scale, config.mta)
-            if trained.aux_encoder is not None:
-                found["aux_features"][wanted] = trained.aux_encoder.image_features(
+            if trained.heads.aux_encoder is not None:
+                found["aux_features"][wanted] = trained.heads.aux_encoder.image_features(
                     pixels[wanted][:, :config.aux.views])
         if self.complete:
             found.update(whole=features[:, 0].numpy(), tuned_whole=tuned_features[:, 0].numpy())
@@ -150,12 +150,12 @@ def original_modes(trained, config, features, of_all_views=None, complete=False)
     Returns:
         modes, all_modes: float32 arrays (B, D), `ImageFeatures`'s. scores: array (B,).
     """
-    modes = mta_features(features, trained.zero_shot_text, trained.scale, config.mta)
+    modes = mta_features(features, trained.texts.zero_shot, trained.scale, config.mta)
     scores = scores_of(trained, jt.array(modes), config.ood)
     all_modes = modes.copy()
     wanted = np.flatnonzero(complete | (base_odds(trained, scores) < _EXCLUDED))
     if of_all_views is not None and len(wanted):
-        all_modes[wanted] = mta_features(of_all_views(wanted), trained.zero_shot_text,
+        all_modes[wanted] = mta_features(of_all_views(wanted), trained.texts.zero_shot,
                                          trained.scale, config.mta)
     return modes, all_modes, scores
 
@@ -201,12 +201,12 @@ def log_probabilities(trained, features):
     """
     odds = base_odds(trained, features.scores)[:, None]
     modes = np.where(odds < _EXCLUDED, features.all_modes, features.modes)
-    zero_shot = text_logits(trained, modes, trained.zero_shot_text)
+    zero_shot = text_logits(trained, modes, trained.texts.zero_shot)
     base, base_zero_shot = base_logits_of(trained, features), zero_shot[:, trained.base]
     found = []
     for temperature, zero_shot_temperature, log_odds in (
-            (trained.temperature, trained.zero_shot_temperature, odds),
-            (1.0, 1.0, odds * trained.zero_shot_temperature)):
+            (trained.decision.temperature, trained.decision.zero_shot_temperature, odds),
+            (1.0, 1.0, odds * trained.decision.zero_shot_temperature)):
         log_p = np.empty(zero_shot.shape, np.float32)
         log_p[:, trained.base] = _log_softmax(np.where(
             odds > -_EXCLUDED, base / temperature, base_zero_shot / zero_shot_temperature)

@@ -68,8 +68,8 @@ class FrozenFeatures:
             tuned_text: Var (C_base, D).
 
         Returns:
-            {'modes', 'tuned_modes': arrays (N, D), MTA's by both CLIPs, 'labels': int array
-            (N,)}, and with an auxiliary encoder 'aux_features': array (N, A).
+            {'modes', 'tuned_modes': arrays (N, D), MTA's by both CLIPs, 'held_back_labels': int
+            array (N,)}, and with an auxiliary encoder 'aux_features': array (N, A).
         """
         mta, scale = self.config.mta, self.original.scale()
         views = views_in_testing(self.preprocess, self.config)
@@ -96,7 +96,7 @@ class FrozenFeatures:
             found = {name: np.zeros((0, width), np.float32) for name, width in widths.items()}
         if not parallel.is_first():
             return None
-        return {**found, "labels": np.array([sample.label for sample in samples], int)}
+        return {**found, "held_back_labels": np.array([sample.label for sample in samples], int)}
 
     def _crops(self):
         return Views(self.preprocess, self.config.head.views, self.config.train.scale,

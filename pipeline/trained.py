@@ -31,6 +31,56 @@ from prompts import PromptLibrary
 from system.errors import UserError
 from system.places import beside_scripts
 
+PARTS_OF_STAGE_2 = ("head", "plain_head", "features", "modes", "tuned_modes")
+PARTS_OF_AUXILIARY = ("aux_features", "aux_weight")
+
+
+class Texts(NamedTuple):
+    """Features of what images are compared with.
+
+    Attributes:
+        zero_shot: Var (C, D), all classes, original CLIP.
+        tuned: Var (C_base, D), tuned CLIP with the queue's prompts.
+        enlarged: Var (E, D) or None, further class names, original CLIP.
+        prompt, queue: Var (C_base, D), original CLIP with the last learned prompt and with the
+            queue's, for the ablation; None where nothing is trained (pipeline/borrowed.py).
+    """
+
+    zero_shot: object
+    tuned: object
+    enlarged: object = None
+    prompt: object = None
+    queue: object = None
+
+
+class Heads(NamedTuple):
+    """What stage 2 has fitted.
+
+    Attributes:
+        head, plain_head: `LPPlusPlus`, the second without channel re-weighting; None where nothing
+            is trained.
+        aux_encoder, aux_head: `auxiliary.Encoder` and `AMUHead`, or None.
+    """
+
+    head: LPPlusPlus = None
+    plain_head: LPPlusPlus = None
+    aux_encoder: object = None
+    aux_head: object = None
+
+
+class Decision(NamedTuple):
+    """How scores and logits become probabilities.
+
+    Attributes:
+        threshold: `base_score` of even odds between base and new.
+        temperature, zero_shot_temperature: by which the base logits and the zero-shot logits are
+            divided before the softmax.
+    """
+
+    threshold: float = 0.0
+    temperature: float = 1.0
+    zero_shot_temperature: float = 1.0
+
 
 class Trained(NamedTuple):
     """Both models and everything that images are compared with.
@@ -40,20 +90,10 @@ class Trained(NamedTuple):
         classes: list (C) of `ClassName` as trained; labels are places in it. base, new: int arrays,
             labels of either side.
         numbers: int array (C,), what the data's class list calls each label.
-        zero_shot_text: Var (C, D), all classes, original CLIP.
-        enlarged_text: Var (E, D) or None, further class names, original CLIP.
-        prompt_text, queue_text: Var (C_base, D), original CLIP with the last learned prompt
-            and with the queue's; for the ablation.
-        tuned_text: Var (C_base, D), tuned CLIP with the queue's prompts.
-        head, plain_head: `LPPlusPlus`, the second without channel re-weighting; None where nothing
-            is trained (pipeline/borrowed.py), as are prompt_text and queue_text then.
-        threshold: base_score of even odds between base and new.
-        temperature, zero_shot_temperature: by which the base logits and the zero-shot logits are
-            divided before the softmax.
+        texts: `Texts`. heads: `Heads`. decision: `Decision`.
         support: array (N, D), the training images as the original CLIP sees them.
         support_labels: int array (N,).
         origin: plain values that tell everything above.
-        aux_encoder, aux_head: `auxiliary.Encoder` and `AMUHead`, or None.
         parameters: {part: int}, `parameter_counts`.
     """
 
@@ -65,22 +105,13 @@ class Trained(NamedTuple):
     base: np.ndarray
     new: np.ndarray
     numbers: np.ndarray
-    zero_shot_text: object
-    prompt_text: object
-    queue_text: object
-    tuned_text: object
-    head: LPPlusPlus
-    plain_head: LPPlusPlus
-    threshold: float
-    temperature: float
-    zero_shot_temperature: float
+    texts: Texts
+    heads: Heads
     support: np.ndarray
     support_labels: np.ndarray
     origin: tuple
-    enlarged_text: object = None
-    aux_encoder: object = None
-    aux_head: object = None
-    parameters: dict = None
+    parameters: dict
+    decision: Decision = Decision()
 
 
 def load_trained(config, classes=None):
@@ -102,9 +133,9 @@ def load_trained(config, classes=None):
         return load_borrowed(config, original, preprocess, clip, classes)
     folder = trained_folder(config.output)
     encoder = auxiliary.load_encoder(config.aux.weights, preprocess.image_size)
-    saved = read_checkpoints(folder, original.sizes, made_with(config, clip, None), encoder)
-    stage_1, heads = saved["prompt_lora.pkl"], saved["head.pkl"]
-    files = [os.path.join(folder, name) for name in saved]
+    stage_1, stage_2 = read_checkpoints(folder, original.sizes, made_with(config, clip, None),
+                                        encoder)
+    files = [os.path.join(folder, name) for name in ("prompt_lora.pkl", "head.pkl")]
     listed, classes = classes, [ClassName(*c) for c in stage_1["classes"]]
     if listed is not None and sorted(listed) != sorted(classes):
         raise other_classes(files[0], len(classes), listed)
@@ -113,8 +144,7 @@ def load_trained(config, classes=None):
     tuned = lora.tuned_clip(original, config.lora, stage_1["lora"], files[0])
     aux_head = None
     if encoder is not None:
-        aux_head = AMUHead(config.aux.alpha, config.aux.power,
-                           weight=saved["aux.pkl"]["aux_weight"])
+        aux_head = AMUHead(config.aux.alpha, config.aux.power, weight=stage_2["aux_weight"])
 
     library = PromptLibrary(config.prompts.dir)
     prompts = handcrafted_prompts(library, classes, config.prompts)
@@ -129,16 +159,15 @@ def load_trained(config, classes=None):
     trained = Trained(
         original, tuned, preprocess, original.scale(), classes, base, new,
         numbers_of(classes, listed),
-        **{name: jt.array(features) for name, features in texts.items()},
-        head=LPPlusPlus.from_state(heads["head"]),
-        plain_head=LPPlusPlus.from_state(heads["plain_head"]), threshold=0.0, temperature=1.0,
-        zero_shot_temperature=1.0, support=heads["features"], support_labels=heads["labels"],
+        Texts(**{name: jt.array(features) for name, features in texts.items()}),
+        Heads(LPPlusPlus.from_state(stage_2["head"]), LPPlusPlus.from_state(stage_2["plain_head"]),
+              encoder, aux_head),
+        stage_2["features"], stage_2["labels"],
         origin=(*texts_from, files_checksum(files), config.ood.to_dict(), config.aux.views),
-        aux_encoder=encoder, aux_head=aux_head, parameters=parameter_counts(
-            original, stage_1["lora"], stage_1["contexts"], heads["head"], encoder,
-            None if encoder is None else saved["aux.pkl"]["aux_weight"]))
-    trained = trained._replace(threshold=base_threshold(trained, config.ood))
-    return calibrated(trained, saved["calibration.pkl"])
+        parameters=parameter_counts(
+            original, stage_1["lora"], stage_1["contexts"], stage_2["head"], encoder,
+            None if encoder is None else stage_2["aux_weight"]))
+    return trained._replace(decision=decision_of(trained, stage_2, config.ood))
 
 
 def numbers_of(classes, listed):
@@ -152,51 +181,48 @@ def numbers_of(classes, listed):
 
 
 def read_checkpoints(folder, sizes, present, encoder):
-    """What train.py left, checked: {file name: content}.
+    """What train.py left: the contents of stage 1 and of stage 2, checked.
 
     Args:
-        folder: where it lies.
+        folder: where they lie.
         sizes: `CLIPSizes` of the original.
         present: `made_with` of the present run.
-        encoder: auxiliary `Encoder`; None leaves out the last.
+        encoder: auxiliary `Encoder`, or None.
 
     Raises:
-        UserError: one is missing or damaged, or does not fit the present run or the others.
+        UserError: one is missing or damaged, or does not fit the present run or the other.
     """
+    def read(name, settings, parts):
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path):
+            raise UserError(f"no trained weights at {path}; run train.py with this config first")
+        content = load_checkpoint(path, present, settings)
+        if encoder is not None and name == "head.pkl":
+            auxiliary.check_encoder(path, content, encoder)
+        check_parts(path, content, parts, sizes, 0 if encoder is None else encoder.n_features)
+        return content
+
     present = dict(present)
     # Where LoRA started from need not be said again.
     tuned_by = ("prompts", "prompt", "train", *(
         f"lora.{key}" for key, value in present["config"]["lora"].items()
         if key != "init" or value is not None))
-    held_back = ("modes", "tuned_modes", *(() if encoder is None else ("aux_features",)))
-    wanted = [("prompt_lora.pkl", ("data.split", "data.setting", *tuned_by), ("lora", "contexts")),
-              ("head.pkl", (*tuned_by, "head"), ("head", "plain_head", "features")),
-              ("calibration.pkl", tuned_by, held_back)]
+    stage_1 = read("prompt_lora.pkl", ("data.split", "data.setting", *tuned_by),
+                   ("lora", "contexts"))
+    # Both are of one training, of whatever images it was.
+    present.update((key, stage_1[key]) for key in ("classes", "data") if key in stage_1)
+    settings, parts = (*tuned_by, "head"), PARTS_OF_STAGE_2
     if encoder is not None:
-        wanted.append(("aux.pkl", ("prompts", *auxiliary.SETTINGS), ("aux_weight",)))
-    saved = {}
-    for name, keys, parts in wanted:
-        path = os.path.join(folder, name)
-        if not os.path.isfile(path):
-            raise UserError(f"no trained weights at {path}; run train.py with this config first")
-        content = saved[name] = load_checkpoint(path, present, keys)
-        check_parts(path, content, parts, sizes, 0 if encoder is None else encoder.n_features)
-        first = saved["prompt_lora.pkl"]
-        # All are of one training, of whatever images it was.
-        present.update((key, first[key]) for key in ("classes", "data") if key in first)
-        if not np.array_equal(content["base"], first["base"]):
-            raise UserError(f"{path} has other base classes than prompt_lora.pkl; train again")
-        if name == "aux.pkl":
-            auxiliary.check_encoder(path, content, encoder)
-    _warn_of_other_views(saved["calibration.pkl"]["config"], present["config"])
-    for name, described in (("head.pkl", saved["head.pkl"]["features"]),
-                            ("calibration.pkl", saved["calibration.pkl"]["modes"])):
-        labels = saved[name].get("labels")
-        if (not isinstance(labels, np.ndarray) or labels.shape != described.shape[:1]
-                or not np.isin(labels, first["base"]).all()):
-            path = os.path.join(folder, name)
-            raise UserError(f"{path} is damaged: its labels are no base classes; train again")
-    return saved
+        settings, parts = (*settings, *auxiliary.SETTINGS), (*parts, *PARTS_OF_AUXILIARY)
+    stage_2 = read("head.pkl", settings, parts)
+    _warn_of_other_views(stage_2["config"], present["config"])
+    for name, described in (("labels", "features"), ("held_back_labels", "modes")):
+        labels = stage_2.get(name)
+        if (not isinstance(labels, np.ndarray) or labels.shape != stage_2[described].shape[:1]
+                or not np.isin(labels, stage_1["base"]).all()):
+            raise UserError(f"{os.path.join(folder, 'head.pkl')} is damaged: its {name} are no "
+                            "base classes; train again")
+    return stage_1, stage_2
 
 
 def _warn_of_other_views(trained, present):
@@ -216,7 +242,7 @@ def _warn_of_other_views(trained, present):
 
 
 def text_features(original, tuned, prompts, names, base, enlarged, contexts, settings):
-    """Features of everything that images are compared with: {attribute of `Trained`: array}.
+    """{attribute of `Texts`: array}.
 
     Args:
         original, tuned: CLIPs.
@@ -231,50 +257,50 @@ def text_features(original, tuned, prompts, names, base, enlarged, contexts, set
         return classifier_features(model, learner, contexts, [prompts[label] for label in base],
                                    settings.queue_weight)
 
-    texts = {"zero_shot_text": class_features(original, prompts),
-             "prompt_text": learned(original, contexts[-1:]),
-             "queue_text": learned(original, contexts), "tuned_text": learned(tuned, contexts)}
+    texts = {"zero_shot": class_features(original, prompts),
+             "prompt": learned(original, contexts[-1:]),
+             "queue": learned(original, contexts), "tuned": learned(tuned, contexts)}
     if enlarged:
-        texts["enlarged_text"] = class_features(original, enlarged)
+        texts["enlarged"] = class_features(original, enlarged)
     return {name: features.numpy() for name, features in texts.items()}
 
 
-def calibrated(trained, held_back):
-    """`trained` with the temperatures that suit the images that were not trained on.
+def decision_of(trained, held_back, settings):
+    """`Decision` by the training images, and by images that were not trained on.
 
-    New classes have none, so that their zero-shot logits get the temperature which suits the
-    zero-shot logits of base images among base classes.
+    The odds are even at the score that a share `recall` of the training images reaches. New classes
+    have no images, so that their zero-shot logits get the temperature which suits the zero-shot
+    logits of base images among base classes.
 
     Args:
-        held_back: {'modes', 'tuned_modes': arrays (N, D), 'labels': int array (N,)}, and with an
-            auxiliary head 'aux_features': array (N, A); with no images both temperatures are 1.
+        held_back: {'modes', 'tuned_modes': arrays (N, D), 'held_back_labels': int array (N,)},
+            and with an auxiliary head 'aux_features': array (N, A); with no images both
+            temperatures are 1.
+        settings: the config's section `ood`.
     """
-    if not len(held_back["labels"]):
-        return trained
-    columns = np.searchsorted(trained.base, held_back["labels"])
-    logits = base_logits(trained, held_back["modes"], held_back["tuned_modes"], trained.head,
+    threshold = base_threshold(trained, settings)
+    if not len(held_back["held_back_labels"]):
+        return Decision(threshold)
+    columns = np.searchsorted(trained.base, held_back["held_back_labels"])
+    logits = base_logits(trained, held_back["modes"], held_back["tuned_modes"], trained.heads.head,
                          held_back.get("aux_features"))
-    zero_shot = text_logits(trained, held_back["modes"], trained.zero_shot_text)
-    return trained._replace(
-        temperature=fit_temperature(logits, columns),
-        zero_shot_temperature=fit_temperature(zero_shot[:, trained.base], columns))
+    zero_shot = text_logits(trained, held_back["modes"], trained.texts.zero_shot)
+    return Decision(threshold, fit_temperature(logits, columns),
+                    fit_temperature(zero_shot[:, trained.base], columns))
 
 
 def base_threshold(trained, settings):
-    """The score that a share `recall` of the training images reaches: there the odds are even.
-
-    Args:
-        settings: the config's section `ood`.
-    """
+    """The score that a share `recall` of the training images reaches; `settings`: the section
+    `ood`."""
     return recall_threshold(scores_of(trained, jt.array(trained.support), settings),
                             settings.recall)
 
 
 def scores_of(trained, image_features, settings):
     """`base_score` (B,) of original CLIP's features (B, D)."""
-    text = trained.zero_shot_text
+    text = trained.texts.zero_shot
     return base_score(image_features, text[jt.array(trained.base)], text[jt.array(trained.new)],
-                      trained.scale, trained.enlarged_text, settings.score,
+                      trained.scale, trained.texts.enlarged, settings.score,
                       settings.negative_share)
 
 
@@ -285,20 +311,20 @@ def base_logits(trained, features, tuned_features, head, aux_features=None):
     the original's. The auxiliary head's bias is added if it and the features that it takes are
     there.
     """
-    zero_shot = text_logits(trained, features, trained.zero_shot_text)[:, trained.base]
+    zero_shot = text_logits(trained, features, trained.texts.zero_shot)[:, trained.base]
     if head is None:
-        tuned = text_logits(trained, tuned_features, trained.tuned_text)
+        tuned = text_logits(trained, tuned_features, trained.texts.tuned)
         logits = (tuned + zero_shot / 2) / 1.5
     else:
         logits = head.logits(tuned_features).numpy()
-    if trained.aux_head is None or aux_features is None:
+    if trained.heads.aux_head is None or aux_features is None:
         return logits
-    return trained.aux_head.fused(logits, aux_features, zero_shot)
+    return trained.heads.aux_head.fused(logits, aux_features, zero_shot)
 
 
 def base_logits_of(trained, features):
     """`base_logits` by `pipeline.classifier.ImageFeatures`."""
-    return base_logits(trained, features.modes, features.tuned_modes, trained.head,
+    return base_logits(trained, features.modes, features.tuned_modes, trained.heads.head,
                        features.aux_features)
 
 

@@ -81,11 +81,10 @@ class TrainingRun:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def save(self, contents):
-        """Write checkpoints, {file name: content}, in this order."""
+    def save(self, name, content):
+        """Write a stage's checkpoint."""
         if parallel.is_first():
-            for name, content in contents.items():
-                save_checkpoint(self.path(name), self.made_with, content)
+            save_checkpoint(self.path(name), self.made_with, content)
         parallel.barrier()
 
     def stage_1(self):

@@ -43,7 +43,7 @@ def judge(trained, features, settings):
     """`Judged` by `ImageFeatures`; `settings` is the config's section `transduction`."""
     one_by_one = predict(trained, features)
     if settings.mode == "none":
-        return Judged(one_by_one, one_by_one, trained.temperature)
+        return Judged(one_by_one, one_by_one, trained.decision.temperature)
     together, log_z = predict_together(trained, features, settings)
     return Judged(together, one_by_one, 1.0, log_z)  # assignments are probabilities as they are
 

@@ -45,26 +45,26 @@ def ablation_rows(trained, features, rankings):
         trained: `Trained`. features: `ImageFeatures`, complete.
         rankings: int array (N, K), labels as the base/new decision has them.
     """
-    zero_shot, zero_shot_mta = (text_logits(trained, features, trained.zero_shot_text)
+    zero_shot, zero_shot_mta = (text_logits(trained, features, trained.texts.zero_shot)
                                 for features in (features.whole, features.all_modes))
     base, new = zero_shot[:, trained.base], zero_shot[:, trained.new]
 
     def of_whole(head):
         return base_logits(trained, features.whole, features.tuned_whole, head)
 
-    with_mta = base_logits(trained, features.modes, features.tuned_modes, trained.head)
+    with_mta = base_logits(trained, features.modes, features.tuned_modes, trained.heads.head)
     last = base_logits_of(trained, features), zero_shot_mta[:, trained.new]
     rows = [("zero-shot", base, new, None)]
-    if trained.prompt_text is not None:
+    if trained.texts.prompt is not None:
         rows += [(name, text_logits(trained, features.whole, text), new, None) for name, text in (
-            ("+ learned prompt, half", trained.prompt_text),
-            ("+ queue average", trained.queue_text))]
+            ("+ learned prompt, half", trained.texts.prompt),
+            ("+ queue average", trained.texts.queue))]
     rows.append(("+ LoRA", of_whole(None), new, None))
-    if trained.head is not None:
-        rows.append(("+ head", of_whole(trained.plain_head), new, None))
-        if trained.head.reweights():
-            rows.append(("+ channel re-weighting", of_whole(trained.head), new, None))
+    if trained.heads.head is not None:
+        rows.append(("+ head", of_whole(trained.heads.plain_head), new, None))
+        if trained.heads.head.reweights():
+            rows.append(("+ channel re-weighting", of_whole(trained.heads.head), new, None))
     rows.append(("+ MTA", with_mta, zero_shot_mta[:, trained.new], None))
-    if trained.aux_head is not None:
+    if trained.heads.aux_head is not None:
         rows.append(("+ auxiliary", *last, None))
     return [*rows, ("+ OOD", *last, rankings)]

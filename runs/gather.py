@@ -42,7 +42,8 @@ def gather(images, labels, trained, features, predictions, config):
     return {
         "config": config.to_dict(), "classes": [list(c) for c in trained.classes],
         "base": trained.base, "names": list(images.names), "labels": labels,
-        "scores": features.scores, "taken_for_base": is_base, "threshold": trained.threshold,
+        "scores": features.scores, "taken_for_base": is_base,
+        "threshold": trained.decision.threshold,
         "rankings": predictions.labels, "base_label": base_label, "new_label": new_label,
         "zero_shot_label": zero_shot_label,
         "confidence": confidence, "plain_confidence": predictions.plain[:, 0],
@@ -59,15 +60,15 @@ def _likeliest(trained, features):
     The last two are the whole image's, where that was seen.
     """
     base = base_logits_of(trained, features)
-    zero_shot = text_logits(trained, features.all_modes, trained.zero_shot_text)
+    zero_shot = text_logits(trained, features.all_modes, trained.texts.zero_shot)
     new = zero_shot[:, trained.new]
     base_label = trained.base[base.argmax(axis=1)]
     new_label = trained.new[new.argmax(axis=1)] if len(trained.new) else base_label
     if features.whole is None:
         return base_label, new_label, zero_shot.argmax(axis=1), base_label
-    whole = base_logits(trained, features.whole, features.tuned_whole, trained.head,
+    whole = base_logits(trained, features.whole, features.tuned_whole, trained.heads.head,
                         features.aux_features)
-    zero_shot = text_logits(trained, features.whole, trained.zero_shot_text)
+    zero_shot = text_logits(trained, features.whole, trained.texts.zero_shot)
     return base_label, new_label, zero_shot.argmax(axis=1), trained.base[whole.argmax(axis=1)]
 
 
@@ -85,7 +86,7 @@ def look_closer(paths, labels, trained, features, is_base, config, before, after
 
     def logits(zero_shot, tuned, image):
         of_aux = features.aux_features
-        return base_logits(trained, zero_shot, tuned, trained.head,
+        return base_logits(trained, zero_shot, tuned, trained.heads.head,
                            None if of_aux is None else of_aux[image:image + 1])
 
     looked = []
@@ -96,7 +97,7 @@ def look_closer(paths, labels, trained, features, is_base, config, before, after
             continue
         shown = jt.array(pixels).numpy().astype(np.uint8)  # on a GPU they are a Var of floats
         of_crops = encode_views(trained.tuned, pixels[None])
-        inlierness = mta_inlierness(of_crops, trained.tuned_text, trained.scale, config.mta)
+        inlierness = mta_inlierness(of_crops, trained.texts.tuned, trained.scale, config.mta)
         whole = encode_views(trained.original, pixels[None, :1])
         looked.append({
             "image": image, **crops_shown(shown, inlierness[0]),
@@ -108,7 +109,7 @@ def look_closer(paths, labels, trained, features, is_base, config, before, after
 
 def _first(trained, logits):
     """[label, probability] of an image's logits (1, C_base)."""
-    shares = probabilities(logits, trained.temperature)[0]
+    shares = probabilities(logits, trained.decision.temperature)[0]
     return [int(trained.base[shares.argmax()]), float(shares.max())]
 
 

@@ -167,7 +167,7 @@ def with_auxiliary(trained, tmp_path_factory):
 
 def test_the_scripts_fit_and_use_the_auxiliary_head(with_auxiliary, trained, tmp_path):
     folder, on = with_auxiliary, f"aux.weights={with_auxiliary / 'resnet.pkl'}"
-    saved = read_pickle(str(folder / "weights" / "aux.pkl"))
+    saved = read_pickle(str(folder / "weights" / "head.pkl"))
     assert saved["aux_weight"].shape == (N_BASE, 40)
     labelled = ["--labels", folder / "labels.txt", "--ablate"]
     done = run("test.py", folder, on, *labelled, "--output", tmp_path / "on.txt")
@@ -204,30 +204,24 @@ def no_weights(folder):
     (folder / "resnet.pkl").unlink()
 
 
-def no_head(folder):
-    (folder / "weights" / "aux.pkl").unlink()
-
-
 def a_head_for_other_features(folder):
-    path = str(folder / "weights" / "aux.pkl")
+    path = str(folder / "weights" / "head.pkl")
     content = read_pickle(path)
     write_pickle(path, {**content, "aux_weight": content["aux_weight"][:, 1:]})
 
 
-def trained_again_without(folder):
-    path = str(folder / "weights" / "calibration.pkl")
-    content = read_pickle(path)
-    del content["aux_features"]
-    write_pickle(path, content)
+def trained_without(folder):
+    path = str(folder / "weights" / "head.pkl")
+    write_pickle(path, {name: part for name, part in read_pickle(path).items()
+                        if not name.startswith("aux_")})
 
 
 @pytest.mark.parametrize("change, settings, words", [
-    (other_weights, [], ["aux.pkl was trained with other auxiliary weights", "aux.weights"]),
+    (other_weights, [], ["head.pkl was trained with other auxiliary weights", "aux.weights"]),
     (no_weights, [], ["no auxiliary weights at", "r-50-1000ep.pth.tar", "res1000epoch.pkl",
                       "aux.weights=null"]),
-    (no_head, [], ["aux.pkl", "run train.py"]),
-    (a_head_for_other_features, [], ["aux.pkl is damaged", "aux_weight"]),
-    (trained_again_without, [], ["calibration.pkl", "train again"]),
+    (a_head_for_other_features, [], ["head.pkl is damaged", "aux_weight"]),
+    (trained_without, [], ["head.pkl was trained without aux.weights", "train.py --stage 2"]),
     (None, ["aux.alpha=2"], ["aux.alpha: 0.06 when trained, 2.0 now"])])
 def test_what_does_not_fit_ends_testing_in_one_line(with_auxiliary, tmp_path, change, settings,
                                                     words):

@@ -9,6 +9,7 @@ import pytest
 from models.features import mta_features
 from pipeline import classifier
 from pipeline.classifier import ImageFeatures, Look, log_probabilities, predict
+from pipeline.trained import Decision, Heads, Texts
 
 SURE = np.log(99)  # log-odds
 
@@ -22,11 +23,10 @@ def world(n=11, new=(1, 4, 6), n_base=4, seed=0):
     random, D, C = np.random.RandomState(seed), 16, n_base + len(new)
     base = np.setdiff1d(np.arange(C), new)
     trained = SimpleNamespace(
-        base=base, new=np.array(new, int), scale=20.0, aux_head=None, threshold=-1.0,
-        temperature=2.0, zero_shot_temperature=1.5,
-        zero_shot_text=jt.array(unit(random.randn(C, D))),
-        tuned_text=jt.array(unit(random.randn(n_base, D))),
-        head=SimpleNamespace(logits=lambda features: jt.array(9 * features[:, :n_base])))
+        base=base, new=np.array(new, int), scale=20.0,
+        texts=Texts(jt.array(unit(random.randn(C, D))), jt.array(unit(random.randn(n_base, D)))),
+        heads=Heads(SimpleNamespace(logits=lambda features: jt.array(9 * features[:, :n_base]))),
+        decision=Decision(threshold=-1.0, temperature=2.0, zero_shot_temperature=1.5))
     modes, tuned_modes, all_modes = (unit(random.randn(n, D)) for _ in range(3))
     scores = np.linspace(-12, 12, n).astype(np.float32)
     if not len(new):
@@ -42,7 +42,7 @@ def softmax(logits):
 def test_a_class_has_its_sides_probability_times_its_own_among_the_side():
     trained, features = world()
     odds = (features.scores + 1.0) / 1.5
-    zero_shot = {name: softmax(20 * features @ trained.zero_shot_text.numpy().T[:, side] / 1.5)
+    zero_shot = {name: softmax(20 * features @ trained.texts.zero_shot.numpy().T[:, side] / 1.5)
                  for name, features, side in (("new", features.all_modes, trained.new),
                                               ("new by few", features.modes, trained.new),
                                               ("base", features.all_modes, trained.base))}
@@ -91,10 +91,10 @@ def looked(monkeypatch):
     views = unit((texts[random.randint(C, size=60)][:, None] + 0.3 * random.randn(60, V, D))
                  .reshape(-1, D)).reshape(60, V, D)
     trained = SimpleNamespace(
-        original="original", tuned="tuned", scale=10.0, base=base, new=new, aux_encoder=None,
-        zero_shot_text=jt.array(texts), tuned_text=jt.array(texts[base]), enlarged_text=None,
-        aux_head=None, temperature=1.0, threshold=0.5, zero_shot_temperature=1.2,
-        head=SimpleNamespace(logits=lambda features: jt.array(9 * features[:, :3])))
+        original="original", tuned="tuned", scale=10.0, base=base, new=new,
+        texts=Texts(jt.array(texts), jt.array(texts[base])),
+        heads=Heads(SimpleNamespace(logits=lambda features: jt.array(9 * features[:, :3]))),
+        decision=Decision(threshold=0.5, zero_shot_temperature=1.2))
     config = SimpleNamespace(
         mta=SimpleNamespace(views=6, zero_shot_views=2, lambda_y=0.2, lambda_q=4.0, nearest=0.3),
         ood=SimpleNamespace(score="mass", negative_share=0.5))
@@ -123,13 +123,13 @@ def test_a_side_that_is_excluded_is_not_looked_at_closer(looked):
     may_be_base, may_be_new = odds > -SURE, odds < SURE
     assert 0 < may_be_base.sum() < 60 and 0 < may_be_new.sum() < 60
     assert (may_be_base & may_be_new).any()
-    few, many = (looked.modes(of, trained.zero_shot_text) for of in (views[:, :2], views))
+    few, many = (looked.modes(of, trained.texts.zero_shot) for of in (views[:, :2], views))
     np.testing.assert_allclose(features["modes"], few, atol=1e-6)
     np.testing.assert_allclose(features["all_modes"][~may_be_new], few[~may_be_new], atol=1e-6)
     np.testing.assert_allclose(features["all_modes"][may_be_new], many[may_be_new], atol=1e-6)
     assert (many[may_be_new] != few[may_be_new]).any()
     np.testing.assert_allclose(features["tuned_modes"][may_be_base],
-                               looked.modes(views, trained.tuned_text)[may_be_base], atol=1e-6)
+                               looked.modes(views, trained.texts.tuned)[may_be_base], atol=1e-6)
     assert n_encoded == {"original": 60 * 2 + may_be_new.sum() * 4,
                          "tuned": may_be_base.sum() * 6}
 
@@ -138,7 +138,7 @@ def test_labels_are_the_same_where_everything_is_seen(looked):
     """With fewer than five base classes an image's new ones are listed too, and the other way."""
     trained, views, features, _ = looked(complete=False)
     _, _, more, n_encoded = looked(complete=True)
-    np.testing.assert_allclose(more["all_modes"], looked.modes(views, trained.zero_shot_text),
+    np.testing.assert_allclose(more["all_modes"], looked.modes(views, trained.texts.zero_shot),
                                atol=1e-6)
     assert n_encoded == {"original": 60 * 6, "tuned": 60 * 6}
     predictions, others = (predict(trained, ImageFeatures(**found)) for found in (features, more))

@@ -14,8 +14,7 @@ from tests.workplace import ROOT, build, run
 
 pytestmark = pytest.mark.slow
 
-OUTPUTS = ("weights/prompt_lora.pkl", "weights/head.pkl", "weights/calibration.pkl",
-           "result.txt")
+OUTPUTS = ("weights/prompt_lora.pkl", "weights/head.pkl", "result.txt")
 # Small batches, so that there are many epochs and shards to be stopped in.
 SETTINGS = ("train.epochs=5", "prompt.epochs=3", "train.batch_size=2", "test.batch_size=1",
             "lora.dropout=0.25", "workers=2")

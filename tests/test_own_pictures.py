@@ -49,11 +49,11 @@ def run(folder, script, *arguments, code=0):
 
 
 def test_training_names_its_folder_and_keeps_what_testing_needs(place):
-    saved = read_pickle(str(place / "test_pkl/own/mine/calibration.pkl"))
+    saved = read_pickle(str(place / "test_pkl/own/mine/head.pkl"))
     assert [name for _, name in saved["classes"]] == ["blue vase", "red fox", "tree frog",
                                                       "lemon pie"]
     assert saved["base"].tolist() == [0, 1, 2]
-    assert saved["labels"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert saved["held_back_labels"].tolist() == [0, 0, 1, 1, 2, 2]
     assert saved["modes"].shape == saved["tuned_modes"].shape == (6, SMALL.embed_dim)
 
 
@@ -136,8 +136,8 @@ def test_predictions_are_those_of_the_test(place):
 def test_classes_with_no_picture_to_spare_leave_the_probabilities_as_they_are(place, tmp_path):
     settings = [f"output.checkpoint_dir={tmp_path}", "data.shots=5"]
     run(place, "train.py", "--images", "mine", *FAST, *settings)
-    saved = read_pickle(str(tmp_path / "calibration.pkl"))
-    assert len(saved["labels"]) == 0 and "lemon pie" not in str(saved["classes"])
+    saved = read_pickle(str(tmp_path / "head.pkl"))
+    assert len(saved["held_back_labels"]) == 0 and "lemon pie" not in str(saved["classes"])
     done = run(place, "test.py", "--images", "others", "--run", tmp_path, "--ablate",
                "--output", tmp_path / "r.txt")
     before, after = done.stdout.split("bins) ")[1].split(" before, ")

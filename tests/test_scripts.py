@@ -38,7 +38,7 @@ def test_the_same_seed_gives_the_same_bytes(trained, tmp_path):
     for script, arguments in (("train.py", []), ("test.py", ["--output", output])):
         done = run(script, folder, *arguments, *settings)
         assert done.returncode == 0, done.stderr[-2000:]
-    for name in ("prompt_lora.pkl", "head.pkl", "calibration.pkl"):
+    for name in ("prompt_lora.pkl", "head.pkl"):
         ours, first = (read_pickle(str(place / name)) for place in (weights, folder / "weights"))
         for key in set(ours) - {"config"}:
             np.testing.assert_equal(ours[key], first[key], err_msg=f"{name} {key}")
@@ -206,8 +206,7 @@ def test_train_sh_runs_both_stages(workplace, tmp_path):
                                + os.environ["PATH"]})
     assert done.returncode == 0, done.stderr[-2000:]
     assert os.listdir(tmp_path / "else where") == []
-    assert sorted(os.listdir(tmp_path / "w")) == ["calibration.pkl", "head.pkl", "log.jsonl",
-                                                  "prompt_lora.pkl"]
+    assert sorted(os.listdir(tmp_path / "w")) == ["head.pkl", "log.jsonl", "prompt_lora.pkl"]
 
 
 def spoil(name, content):

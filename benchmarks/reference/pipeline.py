@@ -34,8 +34,7 @@ from prompts import PromptLibrary
 @torch.inference_mode()
 def main(folder, model_name):
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    tuning, heads, held_back = (read(folder, f"{name}.pkl")
-                                for name in ("prompt_lora", "head", "calibration"))
+    tuning, heads = (read(folder, f"{name}.pkl") for name in ("prompt_lora", "head"))
     config = tuning["config"]
     classes = read_classes(os.path.join(config["data"]["root"], config["data"]["classes"]))
     paths = list_images(os.path.join(config["data"]["root"], config["data"]["test_dir"]))
@@ -65,11 +64,11 @@ def main(folder, model_name):
 
     threshold = recall_threshold(score(tensor(heads["features"])).cpu().numpy(),
                                  config["ood"]["recall"])
-    columns = np.searchsorted(base, held_back["labels"])
+    columns = np.searchsorted(base, heads["held_back_labels"])
     temperature = fit_temperature(head_logits(
-        head, tensor(held_back["tuned_modes"]), head["text"]).cpu().numpy(), columns)
+        head, tensor(heads["tuned_modes"]), head["text"]).cpu().numpy(), columns)
     zero_shot_temperature = fit_temperature(
-        (scale * tensor(held_back["modes"]) @ text[base].T).cpu().numpy(), columns)
+        (scale * tensor(heads["modes"]) @ text[base].T).cpu().numpy(), columns)
     views = Views(paths, np.load(os.path.join(folder, "boxes.npy")),
                   inputs.MODELS[model_name]["image_size"], whole_first=True)
     lines = []
