@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from models import kernels, mta
-from models.jclip import attention, layer_norm
+from models import kernels
+from models.jclip.layer_norm import EPSILON
+from models.kernels import attention, layer_norm, mta
 from tests import cuda_on_cpu
 from tests.test_kernels import normal, plain_layer_norm
 from tests.test_mta import plain_mta
@@ -38,7 +39,7 @@ def test_softmax(n, length):
 @pytest.mark.parametrize("shape", [(2, 3, 16), (3, 48), (1, 1, 7)])
 def test_layer_norm(shape):
     x, weight, bias = normal(*shape) + 3, normal(shape[-1], seed=1), normal(shape[-1], seed=2)
-    data = {"epsilon": layer_norm.EPSILON}
+    data = {"epsilon": EPSILON}
     y, = cuda_on_cpu.code([shape], [x, weight, bias], layer_norm._MOMENTS_CUDA,
                           layer_norm._FORWARD_CUDA, data)
     np.testing.assert_allclose(y, plain_layer_norm(x, weight, bias), atol=1e-5)

@@ -10,7 +10,13 @@ import jittor as jt
 import numpy as np
 from jittor import nn
 
-from models.kernels import SGEMM, SOFTMAX, has_kernels, softmax
+from models.kernels import has_kernels, softmax
+from models.kernels.attention import (
+    by_head,
+    head_by_head,
+    head_by_head_gradient,
+    side_by_side,
+)
 
 
 def self_attention(qkv, heads, causal=False):
@@ -31,74 +37,11 @@ class _HeadByHead(jt.Function):
     """`self_attention` on the CPU; the backward pass computes the shares again."""
 
     def execute(self, qkv, heads, causal):
-        self.saved = qkv, {"heads": heads, "causal": int(causal)}
-        B, L, width = qkv.shape
-        return jt.code((B, L, width // 3), qkv.dtype, [qkv], cpu_header=_SHARES,
-                       cpu_src=_SIZES + _FORWARD, data=self.saved[1])
+        self.saved = qkv, heads, causal
+        return head_by_head(qkv, heads, causal)
 
     def grad(self, gradient):
-        qkv, settings = self.saved
-        return jt.code(qkv.shape, qkv.dtype, [qkv, gradient], cpu_header=_SHARES,
-                       cpu_src=_SIZES + _BACKWARD, data=settings), None, None
-
-
-# C++. `row` is the step from a token to the next in qkv.
-_SHARES = SGEMM + SOFTMAX + r"""
-#include <vector>
-// Shares (L, L) of one head: softmax of q kT, of the keys up to the query if causal.
-static void attention_shares(const float* q, const float* k, int64_t row, int64_t L, int64_t d,
-                             bool causal, float* s) {
-    dnnl_sgemm('N', 'T', L, L, d, 1.0f / std::sqrt((float)d), q, row, k, row, 0.0f, s, L);
-    for (int64_t i = 0; i < L; i++) {
-        float* x = s + i * L;
-        int64_t n = causal ? i + 1 : L;
-        softmax(x, x, n);
-        for (int64_t j = n; j < L; j++) x[j] = 0;
-    }
-}
-"""
-_SIZES = r"""
-    int64_t B = in0_shape0, L = in0_shape1, row = in0_shape2, D = row / 3;
-    int64_t H = (int64_t)data["heads"], d = D / H;
-    bool causal = data["causal"] != 0;
-"""
-_FORWARD = r"""
-    #pragma omp parallel
-    {
-        std::vector<float> shares(L * L);
-        #pragma omp for
-        for (int64_t t = 0; t < B * H; t++) {
-            const float* q = in0_p + t / H * L * row + t % H * d;
-            attention_shares(q, q + D, row, L, d, causal, shares.data());
-            dnnl_sgemm('N', 'N', L, d, L, 1.0f, shares.data(), L, q + 2 * D, row, 0.0f,
-                       out0_p + t / H * L * D + t % H * d, D);
-        }
-    }
-"""
-_BACKWARD = r"""
-    float scale = 1.0f / std::sqrt((float)d);
-    #pragma omp parallel
-    {
-        std::vector<float> shares(L * L), change(L * L);
-        #pragma omp for
-        for (int64_t t = 0; t < B * H; t++) {
-            int64_t place = t / H * L * row + t % H * d;
-            const float *q = in0_p + place, *g = in1_p + t / H * L * D + t % H * d;
-            float *s = shares.data(), *c = change.data(), *dq = out0_p + place;
-            attention_shares(q, q + D, row, L, d, causal, s);
-            dnnl_sgemm('T', 'N', L, d, L, 1.0f, s, L, g, D, 0.0f, dq + 2 * D, row);
-            dnnl_sgemm('N', 'T', L, L, d, 1.0f, g, D, q + 2 * D, row, 0.0f, c, L);
-            for (int64_t i = 0; i < L; i++) {
-                float mean = 0;
-                for (int64_t j = 0; j < L; j++) mean += c[i * L + j] * s[i * L + j];
-                for (int64_t j = 0; j < L; j++)
-                    c[i * L + j] = s[i * L + j] * (c[i * L + j] - mean);
-            }
-            dnnl_sgemm('N', 'N', L, d, L, scale, c, L, q + D, row, 0.0f, dq, row);
-            dnnl_sgemm('T', 'N', L, d, L, scale, c, L, q, row, 0.0f, dq + D, row);
-        }
-    }
-"""
+        return head_by_head_gradient(gradient, *self.saved), None, None
 
 
 class _Batched(jt.Function):
@@ -108,62 +51,11 @@ class _Batched(jt.Function):
         L = qkv.shape[1]
         self.heads, self.mix = heads, AttentionMix()
         mask = jt.array(np.triu(np.full((L, L), -1e9, np.float32), k=1)) if causal else None
-        return _side_by_side([self.mix.execute(*_by_head(qkv, 3, heads), mask)], heads)
+        return side_by_side([self.mix.execute(*by_head(qkv, 3, heads), mask)], heads)
 
     def grad(self, gradient):
-        parts = self.mix.grad(*_by_head(gradient, 1, self.heads))[:3]
-        return _side_by_side(parts, self.heads), None, None
-
-
-def _by_head(rows, n_parts, heads):
-    """(B, L, n_parts * D) -> n_parts Vars (B*H, L, d)."""
-    B, L, width = rows.shape
-    d = width // n_parts // heads
-    if jt.flags.use_cuda:
-        return jt.code([(B * heads, L, d)] * n_parts, [rows.dtype] * n_parts, [rows],
-                       cuda_header=_HEADS, cuda_src=_launch("in0_p", "out", n_parts, True),
-                       data={"heads": heads})
-    parts = rows.reshape(B, L, n_parts, heads, d).permute(2, 0, 3, 1, 4)  # -> (n, B, H, L, d)
-    return [parts[i].reshape(B * heads, L, d) for i in range(n_parts)]
-
-
-def _side_by_side(parts, heads):
-    """The inverse of `_by_head`: n Vars (B*H, L, d) -> (B, L, n * D)."""
-    BH, L, d = parts[0].shape
-    shape = BH // heads, L, len(parts) * heads * d
-    if jt.flags.use_cuda:
-        return jt.code(shape, parts[0].dtype, list(parts), cuda_header=_HEADS,
-                       cuda_src=_launch("out0_p", "in", len(parts), False), data={"heads": heads})
-    rows = [part.reshape(-1, heads, L, d).permute(0, 2, 1, 3).reshape(BH // heads, L, heads * d)
-            for part in parts]
-    return rows[0] if len(rows) == 1 else jt.concat(rows, dim=2)
-
-
-# CUDA. One block a token; Jittor's own transposes of five axes take 13 times as long.
-_HEADS = r"""
-struct Parts { float* of[3]; };
-static __global__ void move_heads(float* rows, Parts parts, int n_parts, int L, int H, int d,
-                                  bool apart) {
-    int64_t b = blockIdx.x / L, l = blockIdx.x % L;
-    int width = n_parts * H * d;
-    rows += (int64_t)blockIdx.x * width;
-    for (int c = threadIdx.x; c < width; c += blockDim.x) {
-        float* place = parts.of[c / (H * d)] + ((b * H + c / d % H) * L + l) * d + c % d;
-        if (apart) *place = rows[c]; else rows[c] = *place;
-    }
-}
-"""
-
-
-def _launch(rows, part, n_parts, apart):
-    pointers = ", ".join(f"{part}{i}_p" for i in range(n_parts))
-    return f"""
-    int H = (int)data["heads"], L = {part}0_shape1, d = {part}0_shape2;
-    Parts parts = {{{{{pointers}}}}};
-    move_heads<<<{part}0_shape0 / H * L, 256>>>({rows}, parts, {n_parts}, L, H, d,
-                                                {str(apart).lower()});
-    CHECK(0 == cudaGetLastError());
-"""
+        parts = self.mix.grad(*by_head(gradient, 1, self.heads))[:3]
+        return side_by_side(parts, self.heads), None, None
 
 
 class AttentionMix(jt.Function):

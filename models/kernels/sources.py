@@ -1,0 +1,36 @@
+"""Source that several kernels share: oneDNN's matrix product, a softmax, sums of a warp."""
+
+# C++; every matrix is row-major.
+SGEMM = r"""
+#include <cstdint>
+extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t,
+                          const float*, int64_t, float, float*, int64_t);
+"""
+SOFTMAX = r"""
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+// y = softmax(factor x) of n numbers, y may be x; returns log(sum(exp(factor x))).
+static float softmax(const float* x, float* y, int64_t n, float factor = 1) {
+    float top = x[0], sum = 0;
+    for (int64_t i = 1; i < n; i++) top = std::max(top, x[i]);
+    #pragma omp simd reduction(+:sum)
+    for (int64_t i = 0; i < n; i++) { y[i] = std::exp((x[i] - top) * factor); sum += y[i]; }
+    float scale = 1 / sum;
+    for (int64_t i = 0; i < n; i++) y[i] *= scale;
+    return factor * top + std::log(sum);
+}
+"""
+# CUDA: a warp of 32 threads does a row, blocks are of four; so no thread waits for another warp.
+WARPS = r"""
+#include <cstdint>
+static __device__ float sum_of_warp(float x) {
+    for (int step = 16; step; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+    return x;
+}
+static __device__ float max_of_warp(float x) {
+    for (int step = 16; step; step /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
+    return x;
+}
+static __device__ int64_t row_of_warp() { return (int64_t)blockIdx.x * 4 + threadIdx.x / 32; }
+"""
