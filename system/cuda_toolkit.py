@@ -141,7 +141,7 @@ def lay_out(toolkit, gpu, home):
                           f"toolkit-{_text(toolkit.version)}-{digest:08x}")
     if not os.path.isdir(folder):
         _make_links(folder, links)
-    flags = [f"-I{COMPAT}"]
+    flags = [f'-I"{COMPAT}"']  # for a shell
     settings = {"nvcc_path": os.path.join(folder, "bin", "nvcc")}
     if not convolutions or not {"cudnn.h", "cufft.h", "cusparse.h"} <= {
             os.path.basename(name) for name in _headers(toolkit)}:
