@@ -8,7 +8,7 @@
 # network takes its packages from .whl/, wheels of its own Python; for one that has PyTorch, NumPy
 # 2, matplotlib, safetensors, tqdm and PyYAML these do (30 MB):
 #     jittor==1.3.11.0 (pip wheel --no-deps) astunparse==1.6.3 (likewise) numpy==1.26.4
-#     pillow==10.4.0 ftfy==6.3.1 wcwidth instant-clip-tokenizer==0.1.1 open_clip_torch==3.3.0
+#     pillow==10.4.0 ftfy==6.3.1 wcwidth open_clip_torch==3.3.0
 # PyTorch's side of `speed` and `test` runs with REFERENCE_PYTHON (default: the same python3).
 set -uo pipefail
 cd "$(dirname "$0")/.."

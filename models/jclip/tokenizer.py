@@ -1,21 +1,19 @@
-"""OpenAI's byte-pair tokens for CLIP: its text cleaning in front of `instant-clip-tokenizer`."""
+"""Texts as CLIP's tokens: OpenAI's cleaning, then byte-pair encoding."""
 
 import functools
 import html
 import re
 
 import ftfy
-import instant_clip_tokenizer
 import numpy as np
+
+from models.jclip.bpe import BytePairEncoding
 
 START_OF_TEXT, END_OF_TEXT = "<|startoftext|>", "<|endoftext|>"
 _SPECIAL = re.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")
 _WHITE_SPACE = re.compile(r"\s+")
 
-
-@functools.lru_cache(maxsize=1)
-def _tokenizer():
-    return instant_clip_tokenizer.Tokenizer()
+_encoding = functools.lru_cache(maxsize=1)(BytePairEncoding)  # read when it is first needed
 
 
 def clean(text):
@@ -26,11 +24,11 @@ def clean(text):
 
 def encode(text):
     """The token ids of a text, without start and end: list of int."""
-    tokenizer = _tokenizer()
-    special = {START_OF_TEXT: tokenizer.start_of_text(), END_OF_TEXT: tokenizer.end_of_text()}
+    encoding = _encoding()
+    special = {START_OF_TEXT: encoding.start_of_text, END_OF_TEXT: encoding.end_of_text}
     ids = []
     for part in _SPECIAL.split(clean(text)):
-        ids += [special[part]] if part in special else tokenizer.encode(part)
+        ids += [special[part]] if part in special else encoding.encode(part)
     return ids
 
 
@@ -52,10 +50,10 @@ def tokenize(texts, context_length=77, truncate=False):
     """
     if isinstance(texts, str):
         texts = [texts]
-    tokenizer = _tokenizer()
+    encoding = _encoding()
     rows = np.zeros((len(texts), context_length), np.int32)
     for row, text in zip(rows, texts):
-        ids = [tokenizer.start_of_text(), *encode(text), tokenizer.end_of_text()]
+        ids = [encoding.start_of_text, *encode(text), encoding.end_of_text]
         if len(ids) > context_length:
             if not truncate:
                 raise ValueError(f"text of {len(ids)} tokens, more than the context length "
