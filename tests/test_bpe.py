@@ -8,7 +8,8 @@ import pytest
 from models.jclip.bpe import BytePairEncoding
 
 WORDS = ("a photo of the cat dog it's they're don't we'll i'm he'd you've 12 3.5 café naïve "
-         "straße guinea-pig (red) 50% #1 a/b ... !!! o'clock rock'n'roll 2nd x² ½ ñandú l'été 'tis").split()
+         "straße guinea-pig (red) 50% #1 a/b ... !!! o'clock rock'n'roll 2nd x² ½ ñandú l'été "
+         "'tis").split()
 # Starts of ranges in which every code point has been given out since Unicode 12.
 RANGES = {0x20: 95, 0xA1: 90, 0x100: 128, 0x391: 15, 0x410: 64, 0x5D0: 27, 0x904: 50, 0x4E00: 5000,
           0xAC00: 5000, 0x3041: 80, 0x2190: 100, 0x1F300: 30, 0x1F600: 60}
