@@ -44,12 +44,13 @@ from system.places import home, require_writable
 
 def main():
     arguments = parse()
-    config, start = settings_of(arguments), time.perf_counter()
+    config = settings_of(arguments)
     table_path, labels_path = paths_of(arguments, config.data)
     require_mode(config.transduction)
     require_writable({"--output": os.path.dirname(arguments.output),
                       "output.cache_dir": config.output.cache_dir, **to_draw(config.data)})
     runtime.use_accelerator(config.device)
+    start = time.perf_counter()
 
     # What training left: both CLIPs, the texts, the head, and where base ends and new begins
     trained = load_trained(config, expected_classes(config))

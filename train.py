@@ -86,6 +86,7 @@ def main():
             with runtime.mixed_precision(config.train.amp):
                 tuned, contexts = tune(original, preprocess, data, prompts, learner, run)
             run.save("prompt_lora.pkl", {"lora": lora.lora_state(tuned), "contexts": contexts})
+            parallel.barrier()  # stage 2 reads it in every process
         # Stage 2: the head on the tuned CLIP's frozen features, and what testing needs beside
         if arguments.stage != 1:
             run.save("head.pkl", fit_heads(original, preprocess, data, prompts, learner, encoder,
@@ -107,7 +108,7 @@ def tune(original, preprocess, data, prompts, learner, run):
         contexts: array (K, M, W), those in the queue.
     """
     config = run.config
-    tuned, additions = with_additions(original, config.lora)
+    tuned, additions = with_lora(original, config.lora)
     # Labels of the base classes alone, 0 … C-1; `data.base` leads back.
     labels = np.searchsorted(data.base, [sample.label for sample in data.train])  # (N,)
     tokens = [tokenize_prompts(original, prompts[label]) for label in data.base]
@@ -207,7 +208,7 @@ def fit_heads(original, preprocess, data, prompts, learner, encoder, run):
     return content
 
 
-def with_additions(original, settings):
+def with_lora(original, settings):
     """A CLIP that shares the original's weights, with LoRA: (model, list of its Vars).
 
     Args:

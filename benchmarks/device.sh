@@ -41,7 +41,7 @@ for step in $steps; do
     setup)  # Jittor's core, and then an import of what is there
         for _ in 1 2; do
             time python3 -c '
-from models import runtime
+from system import runtime
 from system.errors import run_script
 run_script(runtime.prepare)
 import jittor as jt

@@ -5,7 +5,6 @@ base and new have even odds where zero-shot CLIP gives them so.
 """
 
 import os
-import sys
 import zlib
 
 import jittor as jt
@@ -19,7 +18,7 @@ from models.prompt import class_features, handcrafted_prompts
 from pipeline.shards import kept_arrays
 from pipeline.trained import Heads, Texts, Trained, numbers_of
 from prompts import PromptLibrary
-from system.errors import UserError
+from system.errors import UserError, log
 from system.places import beside_scripts
 
 
@@ -57,9 +56,8 @@ def load_borrowed(config, original, preprocess, clip, listed):
     enlarged = library.enlarged_prompts(classes, n_enlarged) if n_enlarged else []
     additions = {place: np.concatenate([down.ravel(), up.ravel()])
                  for place, (down, up) in found.additions.items()}
-    print(f"LoRA: {path} ({found.format}); prompts: this project's handcrafted ones, averaged; no "
-          f"learned prompt and no head, as nothing is trained in {config.output.checkpoint_dir}",
-          file=sys.stderr, flush=True)
+    log(f"LoRA: {path} ({found.format}); prompts: this project's handcrafted ones, averaged; no "
+        f"learned prompt and no head, as nothing is trained in {config.output.checkpoint_dir}")
 
     def text_features():
         texts = {"zero_shot": class_features(original, prompts),

@@ -2,7 +2,6 @@
 
 import glob
 import os
-import sys
 import warnings
 import zlib
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from configs import OWN_RUNS, differences, load_config
 from pipeline.shards import files_checksum
-from system.errors import UserError
+from system.errors import UserError, log
 from system.files import read_pickle, write_pickle
 from system.places import beside_scripts
 from system.untrusted import same_value, shown
@@ -152,7 +151,7 @@ def trained_folder(output):
         return own
     taken, what = (own, "the weights of your own training") if finished else (
         beside_scripts(shipped), f"the shipped weights, as {own} has none")
-    print(f"{taken}: {what}", file=sys.stderr, flush=True)
+    log(f"{taken}: {what}")
     return taken
 
 

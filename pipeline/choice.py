@@ -1,12 +1,11 @@
 """The config for a user who names none: what is in the working folder decides."""
 
 import os
-import sys
 
 from configs import COMPETITION, FOLDER, SAMPLE, load_config
 from data.folders import data_folder, named_alike, visible_names
 from models import jclip
-from system.errors import UserError
+from system.errors import UserError, log
 from system.places import MAIN_FOLDER, beside_scripts
 
 NEEDS = ("weights", "train", "test")  # what a script may need to be there
@@ -18,7 +17,7 @@ def config_path(named, overrides=(), needs=NEEDS):
     if named is not None:
         return named
     path, why = choose_config(overrides, needs)
-    print(f"{path}: {why}", file=sys.stderr, flush=True)
+    log(f"{path}: {why}")
     return path
 
 

@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import shutil
-import sys
 import warnings
 import zipfile
 import zlib
@@ -12,11 +11,11 @@ import zlib
 import numpy as np
 
 from system import parallel
-from system.errors import UserError
+from system.errors import UserError, log
 from system.files import write_atomically
 
 BATCHES = 4  # a shard; what a killed run loses at most
-VERSION = 3  # raised when the same settings give other results
+VERSION = 4  # raised when the same settings give other results, or under other names
 
 
 class Shards:
@@ -80,8 +79,7 @@ class Shards:
         missing = list(np.flatnonzero(parallel.from_first(is_missing)))
         n_missing = sum(len(self._rows[shard]) for shard in missing)
         if 0 < n_missing < len(self.paths):
-            print(f"going on: {len(self.paths) - n_missing} of {len(self.paths)} images are done",
-                  file=sys.stderr, flush=True)
+            log(f"going on: {len(self.paths) - n_missing} of {len(self.paths)} images are done")
         own = missing[parallel.rank()::parallel.size()]
         if own:
             with parallel.own_work():

@@ -197,8 +197,6 @@ def read_checkpoints(folder, sizes, present, encoder):
         if not os.path.isfile(path):
             raise UserError(f"no trained weights at {path}; run train.py with this config first")
         content = load_checkpoint(path, present, settings)
-        if encoder is not None and name == "head.pkl":
-            auxiliary.check_encoder(path, content, encoder)
         check_parts(path, content, parts, sizes, 0 if encoder is None else encoder.n_features)
         return content
 
@@ -211,17 +209,19 @@ def read_checkpoints(folder, sizes, present, encoder):
                    ("lora", "contexts"))
     # Both are of one training, of whatever images it was.
     present.update((key, stage_1[key]) for key in ("classes", "data") if key in stage_1)
-    settings, parts = (*tuned_by, "head"), PARTS_OF_STAGE_2
+    path = os.path.join(folder, "head.pkl")
+    stage_2 = read("head.pkl", (*tuned_by, "head"), PARTS_OF_STAGE_2)
+    if not np.array_equal(stage_2["base"], stage_1["base"]):
+        raise UserError(f"{path} has other base classes than prompt_lora.pkl; train again")
     if encoder is not None:
-        settings, parts = (*settings, *auxiliary.SETTINGS), (*parts, *PARTS_OF_AUXILIARY)
-    stage_2 = read("head.pkl", settings, parts)
+        auxiliary.check_encoder(path, stage_2, encoder)
+        read("head.pkl", auxiliary.SETTINGS, PARTS_OF_AUXILIARY)
     _warn_of_other_views(stage_2["config"], present["config"])
     for name, described in (("labels", "features"), ("held_back_labels", "modes")):
         labels = stage_2.get(name)
         if (not isinstance(labels, np.ndarray) or labels.shape != stage_2[described].shape[:1]
                 or not np.isin(labels, stage_1["base"]).all()):
-            raise UserError(f"{os.path.join(folder, 'head.pkl')} is damaged: its {name} are no "
-                            "base classes; train again")
+            raise UserError(f"{path} is damaged: its {name} are no base classes; train again")
     return stage_1, stage_2
 
 

@@ -85,7 +85,6 @@ class TrainingRun:
         """Write a stage's checkpoint."""
         if parallel.is_first():
             save_checkpoint(self.path(name), self.made_with, content)
-        parallel.barrier()
 
     def stage_1(self):
         """What stage 1 left: {'lora': state, 'contexts': array (K, M, W)}.

@@ -278,6 +278,14 @@ def forget_a_layer(content):
     content["lora"].popitem()
 
 
+def move_base(content):
+    content["base"] = np.arange(len(content["base"]))  # ascending labels, but others
+
+
+def label_otherwise(content):
+    content["held_back_labels"] = content["held_back_labels"] + 1000
+
+
 def train_on_others(content):
     content["data"] = "8 training images with checksum 00000001"
 
@@ -300,6 +308,8 @@ def test_settings_that_nothing_is_taken_from_may_be_damaged(trained, tmp_path):
     ("prompt_lora.pkl", cut_contexts, "contexts has the shape"),
     ("head.pkl", forget_features, "is no whole checkpoint of train.py"),
     ("prompt_lora.pkl", forget_a_layer, "does not fit: missing"),
+    ("head.pkl", move_base, "has other base classes than"),
+    ("head.pkl", label_otherwise, "its held_back_labels are no base classes"),
     ("head.pkl", train_on_others, "images with checksum 00000001' then, 8 training images with"),
 ])
 def test_a_damaged_checkpoint_ends_in_one_line(trained, tmp_path, name, change, words):
