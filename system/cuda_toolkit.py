@@ -4,7 +4,7 @@ Jittor opens `bin/nvcc`, `include/*.h` and `lib64/lib*.so` of one folder, under 
 full installation of CUDA 11 or 12 has. What people have is an nvcc behind a wrapper, conda's
 folders, a distribution's packages, or PyTorch's (site-packages/nvidia/*: libraries without nvcc and
 without those names), and CUDA 13 and cuDNN 9, which Jittor is older than. So one folder of links is
-made in Jittor's home, and models/cuda_compat/ has what the newer headers lack.
+made in Jittor's home, and system/cuda_compat/ has what the newer headers lack.
 """
 
 import ctypes
@@ -16,12 +16,16 @@ import shutil
 import site
 import subprocess
 import sys
+import tempfile
 import zlib
 from typing import List, NamedTuple, Tuple
 
-COMPAT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cuda_compat")
+from system.errors import UserError
+
+_COMPAT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cuda_compat")
 _NEEDED = ("cudart", "cublas", "cublasLt", "curand")  # libraries; …
 _NEEDED_HEADERS = ("cuda_runtime.h", "cublas_v2.h", "curand.h")
+_NEWEST = (9, 0)  # the newest capability that Jittor compiles for
 _FOR_CONVOLUTIONS = ("cudnn", "cufft", "cusparse")  # … of which Jittor takes all or none
 _LIBRARY = re.compile(
     r"lib(cudart|cublas\w*|curand|cufft|cusparse|cudnn\w*|nvJitLink)\.so(\.\d+)*$")
@@ -34,6 +38,10 @@ _HOW = ("install CUDA's toolkit (https://developer.nvidia.com/cuda-downloads, or
 
 class NoCuda(Exception):
     """Why a GPU that is there cannot be used, and what helps."""
+
+
+class NoNvcc(NoCuda):
+    """There is no toolkit at all."""
 
 
 class GPU(NamedTuple):
@@ -86,16 +94,30 @@ def first_gpu():
 
 
 def find_toolkit(gpu):
-    """The `Toolkit` to use this GPU with.
+    """The first `Toolkit` on this machine that this GPU can be used with.
 
     Raises:
-        NoCuda: there is none, a part of it is missing, or it does not fit driver or GPU.
+        NoNvcc: there is none.
+        NoCuda: a part of it is missing, or it does not fit driver or GPU; said of the first.
     """
-    nvcc, version = _find_nvcc()
+    reasons = []
+    for nvcc, version in _compilers():
+        try:
+            return _toolkit_of(nvcc, version, gpu)
+        except NoCuda as reason:
+            reasons.append(reason)
+    raise reasons[0] if reasons else NoNvcc(
+        f"there is no nvcc, with which Jittor compiles; {_HOW}")
+
+
+def _toolkit_of(nvcc, version, gpu):
     if version[0] > gpu.driver[0]:
         raise NoCuda(f"{nvcc} is of CUDA {_text(version)}, and the driver runs CUDA "
                      f"{_text(gpu.driver)} at most; update the driver, or install CUDA "
                      f"{gpu.driver[0]}'s toolkit")
+    if gpu.capability > _NEWEST and version > gpu.driver:  # its driver compiles what nvcc leaves
+        raise NoCuda(f"{nvcc} is of CUDA {_text(version)}, and for this GPU the driver, which runs "
+                     f"CUDA {_text(gpu.driver)}, must be as new; update it")
     if version[0] >= 13 and gpu.capability < (7, 5):
         raise NoCuda(f"CUDA {_text(version)} does not know this GPU any more; install CUDA 12's "
                      "toolkit")
@@ -112,7 +134,8 @@ def find_toolkit(gpu):
          "/usr/include", f"/usr/include/{platform.machine()}-linux-gnu"],
         [os.path.join(root, "lib64"), os.path.join(root, "lib"),
          *glob.glob(os.path.join(root, "targets", "*", "lib")),
-         *(os.path.join(package, "lib") for package in packages), system, "/usr/lib"])
+         *(os.path.join(package, "lib") for package in packages), system, "/usr/lib64",
+         "/usr/lib"])
     libraries, headers = _libraries(toolkit), _headers(toolkit)
     missing = [f"lib{name}" for name in _NEEDED if f"lib{name}.so" not in libraries]
     missing += [name for name in _NEEDED_HEADERS if name not in headers]
@@ -122,6 +145,15 @@ def find_toolkit(gpu):
     return toolkit
 
 
+def cache_name(toolkit, gpu):
+    """Of Jittor's cache; with other flags Jittor would make an old one anew, without a word."""
+    compat = [open(path, "rb").read() for path in sorted(
+        glob.glob(os.path.join(_COMPAT, "**", "*.*h"), recursive=True))]
+    known = repr((toolkit.version, toolkit.root, sorted(_libraries(toolkit).items()), compat,
+                  gpu.capability > _NEWEST))
+    return f"cuda-{_text(toolkit.version)}-{zlib.crc32(known.encode()):08x}"
+
+
 def lay_out(toolkit, gpu, home):
     """Make the folder of links, and set the environment by which Jittor takes it.
 
@@ -129,53 +161,64 @@ def lay_out(toolkit, gpu, home):
         toolkit: `find_toolkit`'s.
         gpu: the `GPU`.
         home: Jittor's.
+
+    Raises:
+        UserError: a library of it cannot be loaded.
     """
-    links = {f"lib64/{name}": path for name, path in _libraries(toolkit).items()}
-    links.update((f"include/{name}", path) for name, path in _headers(toolkit).items())
+    libraries, headers = _libraries(toolkit), _headers(toolkit)
+    links = {f"lib64/{name}": path for name, path in libraries.items()}
+    links.update((f"include/{name}", path) for name, path in headers.items())
     for part in ("bin", "nvvm"):
         if os.path.isdir(os.path.join(toolkit.root, part)):
             links[part] = os.path.join(toolkit.root, part)
-    convolutions = all(f"lib64/lib{name}.so" in links for name in _FOR_CONVOLUTIONS)
-    digest = zlib.crc32(repr(sorted(links.items())).encode())
-    folder = os.path.join(home, ".cache", "jittor",
-                          f"toolkit-{_text(toolkit.version)}-{digest:08x}")
+    folder = os.path.join(home, ".cache", "jittor", f"toolkit-{cache_name(toolkit, gpu)}")
     if not os.path.isdir(folder):
         _make_links(folder, links)
-    flags = [f'-I"{COMPAT}"']  # for a shell
     settings = {"nvcc_path": os.path.join(folder, "bin", "nvcc")}
-    if not convolutions or not {"cudnn.h", "cufft.h", "cusparse.h"} <= {
-            os.path.basename(name) for name in _headers(toolkit)}:
+    if not all(f"lib{name}.so" in libraries and f"{name}.h" in headers
+               for name in _FOR_CONVOLUTIONS):
         settings["conv_opt"] = "1"  # Jittor's name for: without cuDNN
-    nvcc_flags = []
+    flags, nvcc_flags = [f'-I"{folder}/compat"'], []
     if toolkit.version[0] >= 13:
         # Members that CUDA 13 has no more, in functions of Jittor's that nothing calls.
         flags += ["-DcomputeMode=major", "-DclockRate=minor"]
         nvcc_flags.append("-std=c++17")  # CUB 3 wants it
-    if gpu.capability > (9, 0):
+    if gpu.capability > _NEWEST:
         nvcc_flags.append("-code=compute_90")  # Jittor has no newer; the driver compiles this
+    own_compiler = os.path.join(toolkit.root, "bin", "g++")
+    if os.path.exists(own_compiler):  # a distribution's, where the newest g++ is too new for nvcc
+        nvcc_flags.append(f"-ccbin={own_compiler}")
     for name, words in (("cc_flags", flags), ("NVCC_APPEND_FLAGS", nvcc_flags)):
         settings[name] = " ".join([*words, os.environ.get(name, "")]).strip()
-    libraries = os.path.join(folder, "lib64")
+    place = os.path.join(folder, "lib64")
     settings["LD_LIBRARY_PATH"] = os.pathsep.join(
-        filter(None, [libraries, os.environ.get("LD_LIBRARY_PATH")]))  # of processes from here
+        filter(None, [place, os.environ.get("LD_LIBRARY_PATH")]))  # of processes from here
     os.environ.update(settings)
     for name in ("cudart", "nvJitLink", "cublasLt"):  # which others need, of this process
-        if os.path.exists(os.path.join(libraries, f"lib{name}.so")):
-            ctypes.CDLL(os.path.join(libraries, f"lib{name}.so"), ctypes.RTLD_GLOBAL)
+        path = os.path.join(place, f"lib{name}.so")
+        try:
+            if os.path.exists(path):
+                ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise UserError(
+                f"CUDA's {os.path.realpath(path)} cannot be loaded ({error}); mend that, or run "
+                "with nvcc_path= before the command, on the CPU") from error
 
 
-def _find_nvcc():
-    """(path, version) of the first nvcc that answers."""
+def _compilers():
+    """(path, version) of each nvcc that answers; the user's choice first, then the newest."""
     folders = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH", "CONDA_PREFIX")]
-    folders += ["/usr/local/cuda", *sorted(glob.glob("/usr/local/cuda-*"), reverse=True),
-                "/usr", "/opt/cuda", *sorted(_in_packages("cu*"), reverse=True)]
-    candidates = [shutil.which("nvcc"), *(os.path.join(folder, "bin", "nvcc")
-                                          for folder in folders if folder)]
-    for nvcc in filter(None, candidates):
+    candidates = [os.path.join(folder, "bin", "nvcc") for folder in filter(None, folders)]
+    candidates.append(shutil.which("nvcc"))
+    versions = sorted(glob.glob("/usr/local/cuda-*"), reverse=True,
+                      key=lambda path: [int(n) for n in re.findall(r"\d+", path)])
+    candidates += [os.path.join(folder, "bin", "nvcc") for folder in (
+        "/usr/local/cuda", *versions, "/usr", "/opt/cuda",
+        *sorted(_in_packages("cu*"), reverse=True))]
+    for nvcc in dict.fromkeys(filter(None, candidates)):
         version = re.search(r"release (\d+)\.(\d+)", _output(nvcc, "--version"))
         if version:
-            return nvcc, tuple(map(int, version.groups()))
-    raise NoCuda(f"there is no nvcc, with which Jittor compiles; {_HOW}")
+            yield nvcc, tuple(map(int, version.groups()))
 
 
 def _root_of(nvcc):
@@ -201,7 +244,19 @@ def _packages(major):
     if _in_packages(f"cuda_runtime/lib/libcudart.so.{major}*"):  # of CUDA 12 and before: one each
         found += [folder for folder in _in_packages("*")
                   if not re.match(r"cu\d+$", os.path.basename(folder))]
-    return found + _in_packages("cudnn")
+    if _is_installed(f"nvidia-cudnn-cu{major}"):  # there is one folder for all of its kinds
+        found += _in_packages("cudnn")
+    return found
+
+
+def _is_installed(package):
+    import importlib.metadata  # here, as a Python without it is to be told so
+
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _in_packages(pattern):
@@ -223,9 +278,11 @@ def _libraries(toolkit):
     for name in list(found):
         plain = name.partition(".so")[0] + ".so"
         if plain in ("libcudart.so", "libcublas.so", "libcublasLt.so"):
-            own = f"{plain}.{major}"  # not another CUDA's, where several are installed
+            # Not another CUDA's, where several are installed; CUDA 11 has libcudart.so.11.0.
+            own = next((other for other in sorted(found) if re.match(
+                rf"{re.escape(plain)}\.{major}(\.|$)", other)), None)
             found.pop(plain, None)
-            if own in found:
+            if own:
                 found[plain] = found[own]
         else:
             found.setdefault(plain, found[name])
@@ -248,11 +305,13 @@ def _headers(toolkit):
 
 
 def _make_links(folder, links):
-    temporary = f"{folder}.{os.getpid()}"
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    temporary = tempfile.mkdtemp(dir=os.path.dirname(folder))
     for name, path in links.items():
         link = os.path.join(temporary, name)
         os.makedirs(os.path.dirname(link), exist_ok=True)
         os.symlink(os.path.realpath(path), link)
+    shutil.copytree(_COMPAT, os.path.join(temporary, "compat"))
     try:
         os.rename(temporary, folder)
     except OSError:  # another process has made it at the same time

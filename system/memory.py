@@ -32,14 +32,17 @@ def free_memory():
 def fitting(n, bytes_each, what):
     """n, halved until n pieces of `bytes_each` bytes fit into the free memory; at least 1.
 
-    The processes of one run share a machine's memory evenly.
+    The processes of one run share a machine's memory, or its GPU's, evenly.
 
     Args:
         n: pieces that are worked on at once.
         bytes_each: what each takes at most.
         what: a piece's name in the plural, for the line on stderr that tells of the halving.
     """
-    free, fits = USABLE * free_memory() / parallel.local_size(), n
+    sharing = parallel.local_size()
+    if gpu_is_used() and os.environ.get("CUDA_VISIBLE_DEVICES", ",").isdigit():
+        sharing = 1  # a GPU each
+    free, fits = USABLE * free_memory() / sharing, n
     while fits > 1 and fits * bytes_each > free:
         fits = (fits + 1) // 2
     if fits < n:

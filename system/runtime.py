@@ -68,7 +68,8 @@ def prepare():
     # Otherwise Jittor names its cache after the git branch that surrounds site-packages, and
     # a virtual environment inside the checkout recompiles after every `git checkout`. With CUDA
     # its flags are others, and one cache would be made anew at each change.
-    os.environ.setdefault("cache_name", "cuda" if gpu else "default")
+    os.environ.setdefault("cache_name", cuda_toolkit.cache_name(toolkit, gpu) if toolkit
+                          else "cuda" if gpu else "default")
     try:
         utils = _import_jittor_utils()
         _require_headers(utils)
@@ -101,11 +102,13 @@ def use_accelerator(device="auto"):
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device is {device!r}; it must be auto, cpu or cuda")
     if device == "cuda" and not jt.has_cuda:
-        raise UserError(f"device=cuda, but {_NO_CUDA or 'no GPU or no driver of one is found'}")
+        raise UserError(f"device=cuda, but {_NO_CUDA or 'no GPU or driver is found'} (nvcc_path="
+                        f"{os.environ.get('nvcc_path')!r})")
+    # Otherwise each array given to Jittor waits for all that the GPU was asked before, and all of
+    # the CPU's memory is pinned.
+    jt.flags.use_cuda_host_allocator = 0
     jt.flags.use_cuda = int(device != "cpu" and jt.has_cuda)
     if jt.flags.use_cuda:
-        # Otherwise each array given to Jittor waits for all that the GPU was asked before.
-        jt.flags.use_cuda_host_allocator = 0
         _say(f"computing on the GPU, {cuda_toolkit.first_gpu().name}")
     elif device == "auto" and _NO_CUDA:
         _say(f"computing on the CPU; {_NO_CUDA}")
@@ -250,8 +253,8 @@ def _find_cuda():
     try:
         return gpu, cuda_toolkit.find_toolkit(gpu)
     except cuda_toolkit.NoCuda as reason:
-        if _reachable(JITTOR_DOWNLOADS):  # from where Jittor fetches a toolkit
-            return gpu, None
+        if isinstance(reason, cuda_toolkit.NoNvcc) and _reachable(JITTOR_DOWNLOADS):
+            return gpu, None  # Jittor fetches a toolkit of its own
         _NO_CUDA = f"{gpu.name}: {reason}"
         os.environ["nvcc_path"] = ""
         return None, None

@@ -49,12 +49,13 @@ class Machine:
     def start(self, before="", command=(sys.executable, "-c"), **environment):
         inherited = {name: value for name, value in os.environ.items() if name not in (
             "nvcc_path", "use_mkl", "use_nccl", "cc_path", "JITTOR_HOME", "cache_name", "cc_flags",
-            "CUDA_HOME", "CUDA_PATH", "CONDA_PREFIX", "CUDA_VISIBLE_DEVICES")}
+            "CUDA_HOME", "CUDA_PATH", "CONDA_PREFIX", "conv_opt", "NVCC_APPEND_FLAGS",
+            "LD_LIBRARY_PATH")}
         return subprocess.Popen(
             [*command, SCRIPT.format(before=before)], cwd=ROOT, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**inherited, "HOME": str(self.home), "PYTHONPATH": str(self.home / "site"),
-                 **environment})
+            env={**inherited, "CUDA_VISIBLE_DEVICES": "", "HOME": str(self.home),
+                 "PYTHONPATH": str(self.home / "site"), **environment})
 
     def __call__(self, *arguments, **environment):
         """The process that ran prepare() to its end, after the lines `before`."""
@@ -136,7 +137,8 @@ TOLD = """
 import atexit
 runtime._reachable = lambda host: False
 atexit.register(lambda: print(runtime._NO_CUDA, os.environ.get("conv_opt"),
-                              os.environ.get("cc_flags"), os.environ.get("cache_name")))
+                              os.environ.get("cc_flags"), os.environ.get("NVCC_APPEND_FLAGS"),
+                              os.environ.get("cache_name")))
 """
 
 
@@ -191,7 +193,8 @@ def test_a_toolkit_behind_a_wrapper_with_the_libraries_of_packages_is_laid_out(p
         packages / "cu13" / "lib" / "libcublas.so.13")
     assert all((folder / "include" / name).exists() for name in HEADERS)
     assert "None 1 " in done.stdout and "-DcomputeMode=major" in done.stdout  # 1: without cuDNN
-    assert done.stdout.endswith(" cuda\n")  # a cache of its own
+    assert (folder / "compat" / "npp.h").exists() and f'-I"{folder}/compat"' in done.stdout
+    assert re.search(r" cuda-13\.0-\w{8}\n$", done.stdout)  # a cache of its own
     assert links(prepare(TOLD, **with_gpu(tmp_path), PATH=f"{tmp_path / 'wrapper' / 'bin'}:"
                          f"{os.environ['PATH']}")) == folder
 
@@ -206,10 +209,32 @@ def test_either_cudnn_has_the_names_that_jittor_asks_for(prepare, tmp_path, vers
     parts(tmp_path / "site" / "nvidia" / "cudnn", cudnn, (), "lib", f".so.{version}")
     done = prepare(TOLD, **with_gpu(tmp_path), CUDA_HOME=str(tmp_path / "cuda"),
                    PATH="/usr/bin:/bin")
+    assert "None 1 " in done.stdout  # it may be another CUDA's
+    package = tmp_path / "site" / "nvidia_cudnn_cu12-9.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Name: nvidia-cudnn-cu12\nVersion: 9.0\n")
+    done = prepare(TOLD, **with_gpu(tmp_path), CUDA_HOME=str(tmp_path / "cuda"),
+                   PATH="/usr/bin:/bin")
     folder = links(done)
     for name in ("cudnn", "cudnn_ops_infer", "cudnn_ops_train", "cudnn_cnn_infer"):
         assert (folder / "lib64" / f"lib{name}.so").exists(), name
     assert "None None " in done.stdout and "computeMode" not in done.stdout
+
+
+def test_the_first_toolkit_that_fits_is_taken(prepare, tmp_path):
+    """A distribution's on the PATH, with a g++ of its own, and a newer one in CUDA_HOME."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    nvcc(old, "11.8")
+    nvcc(tmp_path / "on the path", "11.8", root=old)
+    executable(old / "bin" / "g++", "#!/bin/sh")
+    parts(old, suffix=".so.11.0")  # as CUDA 11's runtime is named
+    nvcc(new, "13.0")
+    parts(new)
+    both = {"CUDA_HOME": str(new), "PATH": f"{tmp_path / 'on the path' / 'bin'}:/usr/bin:/bin"}
+    for driver, taken in ((13000, new), (12040, old)):
+        done = prepare(TOLD, **with_gpu(tmp_path, driver), **both)
+        assert os.path.realpath(links(done) / "bin") == str(taken / "bin"), done.stdout
+        assert (f"-ccbin={old}/bin/g++" in done.stdout) == (taken == old)
 
 
 @pytest.mark.parametrize("driver, major, version, missing, told", [
