@@ -17,6 +17,7 @@ from system import runtime
 
 _SHARPNESS = -0.5  # a of the cubic convolution (Keys 1981), as Pillow has it
 _UNIT = 1 << 22  # Pillow's of the weights
+_AT_ONCE_BYTES = 1 << 30  # on a GPU
 
 
 class Places(NamedTuple):
@@ -166,10 +167,19 @@ _RESAMPLE = r"""
 
 
 def by_products(pixels, across, down):
-    """`resample` on a GPU, lazily."""
+    """`resample` on a GPU; of a large image some views at a time, so that it fits."""
     H, W = pixels.shape[:2]
     V, S = across.centres.shape
     columns = transposed(jt.array(pixels), (1, 0, 2)).reshape(W, H * 3).float32()
+    at_once = max(1, _AT_ONCE_BYTES // (4 * S * (W + 6 * H)))
+    views = [_views(columns, *(Places(line.centres[i:i + at_once], line.steps[i:i + at_once])
+                               for line in (across, down))) for i in range(0, V, at_once)]
+    return views[0] if len(views) == 1 else jt.concat([each.sync() for each in views])
+
+
+def _views(columns, across, down):
+    V, S = across.centres.shape
+    W, H = columns.shape[0], columns.shape[1] // 3
     x = _in_8_bits(jt.matmul(_all_weights(across, W), columns))  # -> (V * S, H * 3)
     x = transposed(x.reshape(V, S, H, 3), (0, 2, 1, 3)).reshape(V, H, S * 3)
     x = _in_8_bits(nn.bmm(_all_weights(down, H).reshape(V, S, H), x))  # -> (V, S, S * 3)

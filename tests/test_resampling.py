@@ -69,6 +69,14 @@ def test_views_have_pillows_bytes(tmp_path, height, width, whole_first, made):
     assert alike(by_products(*views.plan(path)).numpy(), pillows)
 
 
+def test_a_large_images_views_are_made_some_at_a_time(tmp_path, monkeypatch):
+    views, path = views_of(tmp_path, picture(64, 90))
+    whole = by_products(*views.plan(path)).numpy()
+    monkeypatch.setattr(resampling, "_AT_ONCE_BYTES", 4 * whole.shape[1] * (90 + 6 * 64) * 5)
+    np.testing.assert_array_equal(by_products(*views.plan(path)).numpy(), whole)
+    assert len(whole) == 12  # 5, 5 and 2
+
+
 @pytest.mark.parametrize("size", [1, 5, 32, 224])
 def test_views_of_any_side_have_pillows_bytes(tmp_path, size):
     views, path = views_of(tmp_path, picture(70, 90), size)
