@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from typing import List, NamedTuple, Tuple
+from typing import Dict, NamedTuple, Tuple
 
 from system.errors import UserError
 
@@ -64,13 +64,13 @@ class Toolkit(NamedTuple):
     Attributes:
         version: of nvcc, (major, minor).
         root: nvcc's own folder, with `bin`.
-        headers, libraries: folders, of which the first that has a name counts.
+        libraries, headers: {name, as Jittor looks for it: path}.
     """
 
     version: Tuple[int, int]
     root: str
-    headers: List[str]
-    libraries: List[str]
+    libraries: Dict[str, str]
+    headers: Dict[str, str]
 
 
 def first_gpu():
@@ -127,55 +127,51 @@ def _toolkit_of(nvcc, version, gpu):
     root = _root_of(nvcc)
     packages = _packages(version[0])
     system = f"/usr/lib/{platform.machine()}-linux-gnu"
-    toolkit = Toolkit(
-        version, root,
-        [os.path.join(root, "include"), *glob.glob(os.path.join(root, "targets", "*", "include")),
-         *(os.path.join(package, "include") for package in packages),
-         "/usr/include", f"/usr/include/{platform.machine()}-linux-gnu"],
-        [os.path.join(root, "lib64"), os.path.join(root, "lib"),
-         *glob.glob(os.path.join(root, "targets", "*", "lib")),
-         *(os.path.join(package, "lib") for package in packages), system, "/usr/lib64",
-         "/usr/lib"])
-    libraries, headers = _libraries(toolkit), _headers(toolkit)
+    libraries = _libraries(version[0], [
+        os.path.join(root, "lib64"), os.path.join(root, "lib"),
+        *glob.glob(os.path.join(root, "targets", "*", "lib")),
+        *(os.path.join(package, "lib") for package in packages), system, "/usr/lib64", "/usr/lib"])
+    headers = _headers([
+        os.path.join(root, "include"), *glob.glob(os.path.join(root, "targets", "*", "include")),
+        *(os.path.join(package, "include") for package in packages),
+        "/usr/include", f"/usr/include/{platform.machine()}-linux-gnu"])
     missing = [f"lib{name}" for name in _NEEDED if f"lib{name}.so" not in libraries]
     missing += [name for name in _NEEDED_HEADERS if name not in headers]
     if missing:
         raise NoCuda(f"{nvcc} is there (CUDA {_text(version)}), but no {', '.join(missing)} of "
                      f"CUDA {version[0]}; {_HOW}")
-    return toolkit
+    return Toolkit(version, root, libraries, headers)
 
 
 def cache_name(toolkit, gpu):
     """Of Jittor's cache; with other flags Jittor would make an old one anew, without a word."""
     compat = [open(path, "rb").read() for path in sorted(
         glob.glob(os.path.join(_COMPAT, "**", "*.*h"), recursive=True))]
-    known = repr((toolkit.version, toolkit.root, sorted(_libraries(toolkit).items()), compat,
+    known = repr((toolkit.version, toolkit.root, sorted(toolkit.libraries.items()), compat,
                   gpu.capability > _NEWEST))
     return f"cuda-{_text(toolkit.version)}-{zlib.crc32(known.encode()):08x}"
 
 
-def lay_out(toolkit, gpu, home):
+def lay_out(toolkit, gpu, folder):
     """Make the folder of links, and set the environment by which Jittor takes it.
 
     Args:
         toolkit: `find_toolkit`'s.
         gpu: the `GPU`.
-        home: Jittor's.
+        folder: where it is, or is to be; its name tells `cache_name`.
 
     Raises:
         UserError: a library of it cannot be loaded.
     """
-    libraries, headers = _libraries(toolkit), _headers(toolkit)
-    links = {f"lib64/{name}": path for name, path in libraries.items()}
-    links.update((f"include/{name}", path) for name, path in headers.items())
+    links = {f"lib64/{name}": path for name, path in toolkit.libraries.items()}
+    links.update((f"include/{name}", path) for name, path in toolkit.headers.items())
     for part in ("bin", "nvvm"):
         if os.path.isdir(os.path.join(toolkit.root, part)):
             links[part] = os.path.join(toolkit.root, part)
-    folder = os.path.join(home, ".cache", "jittor", f"toolkit-{cache_name(toolkit, gpu)}")
     if not os.path.isdir(folder):
         _make_links(folder, links)
     settings = {"nvcc_path": os.path.join(folder, "bin", "nvcc")}
-    if not all(f"lib{name}.so" in libraries and f"{name}.h" in headers
+    if not all(f"lib{name}.so" in toolkit.libraries and f"{name}.h" in toolkit.headers
                for name in _FOR_CONVOLUTIONS):
         settings["conv_opt"] = "1"  # Jittor's name for: without cuDNN
     flags, nvcc_flags = [f'-I"{folder}/compat"'], []
@@ -267,14 +263,13 @@ def _in_packages(pattern):
             for path in glob.glob(os.path.join(glob.escape(folder), "nvidia", pattern))]
 
 
-def _libraries(toolkit):
-    """{name in lib64: path}, with a plain libX.so for each."""
+def _libraries(major, folders):
+    """{name: path} of a CUDA's libraries in these folders, with a plain libX.so for each."""
     found = {}
-    for folder in toolkit.libraries:
+    for folder in folders:
         for name in sorted(os.listdir(folder) if os.path.isdir(folder) else []):
             if _LIBRARY.match(name):
                 found.setdefault(name, os.path.join(folder, name))
-    major = toolkit.version[0]
     for name in list(found):
         plain = name.partition(".so")[0] + ".so"
         if plain in ("libcudart.so", "libcublas.so", "libcublasLt.so"):
@@ -292,10 +287,10 @@ def _libraries(toolkit):
     return found
 
 
-def _headers(toolkit):
-    """{name in include: path}; of the system's folders cuDNN's alone, as compilers look there."""
+def _headers(folders):
+    """{name: path}; of the system's folders those asked for alone, as compilers look there."""
     found = {}
-    for folder in toolkit.headers:
+    for folder in folders:
         system = folder.startswith("/usr/include")
         for name in os.listdir(folder) if os.path.isdir(folder) else []:
             if not system or name in _NEEDED_HEADERS or name.startswith(

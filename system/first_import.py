@@ -13,7 +13,7 @@ import sys
 import tempfile
 
 from system import parallel
-from system.errors import UserError
+from system.errors import UserError, log
 
 COMPILE_MINUTES = "3 to 6 minutes"
 COMPILE_MINUTES_CUDA = "1 to 6 minutes; the kernels of a first training and test take as long again"
@@ -72,12 +72,12 @@ def compile_core(cache_path, lock_path):
         if core_is_compiled(cache_path):  # by the process that held the lock
             return
         cuda = bool(os.environ.get("nvcc_path"))
-        _say(f"compiling Jittor's core{' with CUDA' * cuda}, once on this machine "
-             f"({COMPILE_MINUTES_CUDA if cuda else COMPILE_MINUTES}) …")
+        say(f"compiling Jittor's core{' with CUDA' * cuda}, once on this machine "
+            f"({COMPILE_MINUTES_CUDA if cuda else COMPILE_MINUTES}) …")
         resumed = os.path.isdir(os.path.join(cache_path, "obj_files"))
         failure, output = _import_jittor(cache_path, log_path)
         if failure and resumed and DAMAGE.search(failure + output):
-            _say("what an interrupted compilation left is damaged; compiling from the start …")
+            say("what an interrupted compilation left is damaged; compiling from the start …")
             with _locked(lock_path):
                 shutil.rmtree(cache_path)
                 os.mkdir(cache_path)
@@ -91,8 +91,9 @@ def compile_core(cache_path, lock_path):
                         f"same command again{otherwise} (all of the output: {log_path})")
 
 
-def _say(line):
-    print(f"system.runtime: {line}", file=sys.stderr, flush=True)
+def say(line):
+    """A line on the machine's part in a run."""
+    log(f"system.runtime: {line}")
 
 
 def _require_working_compiler(cache_path):
@@ -121,7 +122,7 @@ def _locked(lock_path):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _say("another process is compiling Jittor's core; waiting for it …")
+            say("another process is compiling Jittor's core; waiting for it …")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

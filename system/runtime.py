@@ -33,6 +33,7 @@ from system.first_import import (
     compiler,
     core_is_compiled,
     require_free_space,
+    say,
 )
 
 PYTHONS = ((3, 8), (3, 12))  # the oldest and the newest that requirements.txt has wheels for
@@ -68,13 +69,14 @@ def prepare():
     # Otherwise Jittor names its cache after the git branch that surrounds site-packages, and
     # a virtual environment inside the checkout recompiles after every `git checkout`. With CUDA
     # its flags are others, and one cache would be made anew at each change.
-    os.environ.setdefault("cache_name", cuda_toolkit.cache_name(toolkit, gpu) if toolkit
-                          else "cuda" if gpu else "default")
+    name = cuda_toolkit.cache_name(toolkit, gpu) if toolkit else "cuda" if gpu else "default"
+    os.environ.setdefault("cache_name", name)
     try:
         utils = _import_jittor_utils()
         _require_headers(utils)
         if toolkit:
-            cuda_toolkit.lay_out(toolkit, gpu, utils.home())
+            cuda_toolkit.lay_out(toolkit, gpu, os.path.join(
+                utils.home(), ".cache", "jittor", f"toolkit-{name}"))
         use_mkl = os.environ.setdefault("use_mkl", _link_onednn(utils.home()))
         if core_is_compiled(utils.cache_path):
             require_free_space(utils.cache_path, LATER_RUN_MB)
@@ -85,8 +87,8 @@ def prepare():
             f"Jittor cannot write its cache: {error}; mend that, or set JITTOR_HOME to a folder "
             "that can be written and has space") from error
     if use_mkl == "0" and not gpu:
-        _say("oneDNN is not installed; matrix products will be slow "
-             f"(pip install {ONEDNN_PACKAGE}==2021.4.0)")
+        say("oneDNN is not installed; matrix products will be slow "
+            f"(pip install {ONEDNN_PACKAGE}==2021.4.0)")
 
 
 def use_accelerator(device="auto"):
@@ -109,9 +111,9 @@ def use_accelerator(device="auto"):
     jt.flags.use_cuda_host_allocator = 0
     jt.flags.use_cuda = int(device != "cpu" and jt.has_cuda)
     if jt.flags.use_cuda:
-        _say(f"computing on the GPU, {cuda_toolkit.first_gpu().name}")
+        say(f"computing on the GPU, {cuda_toolkit.first_gpu().name}")
     elif device == "auto" and _NO_CUDA:
-        _say(f"computing on the CPU; {_NO_CUDA}")
+        say(f"computing on the CPU; {_NO_CUDA}")
 
 
 def gpu_is_used():
@@ -136,11 +138,6 @@ def mixed_precision(wanted):
     if wanted:
         print("train.amp: no GPU is in use; products stay in float32", file=sys.stderr)
     return contextlib.nullcontext()
-
-
-def _say(line):
-    if parallel.is_first():
-        print(f"system.runtime: {line}", file=sys.stderr, flush=True)
 
 
 def _require_python():
