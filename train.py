@@ -109,8 +109,7 @@ def tune(original, preprocess, data, prompts, learner, run):
     """
     config = run.config
     tuned, additions = with_lora(original, config.lora)
-    # Labels of the base classes alone, 0 … C-1; `data.base` leads back.
-    labels = np.searchsorted(data.base, [sample.label for sample in data.train])  # (N,)
+    labels = base_labels(data)  # (N,)
     tokens = [tokenize_prompts(original, prompts[label]) for label in data.base]
     views = Views(preprocess, 1, config.train.scale, config.seed, whole_first=False)
     batch_size = config.train.batch_size
@@ -196,7 +195,7 @@ def fit_heads(original, preprocess, data, prompts, learner, encoder, run):
         return None
 
     # LP++ starts from the text, so hundreds of epochs take seconds
-    labels = np.searchsorted(data.base, [sample.label for sample in data.train])  # (N,)
+    labels = base_labels(data)  # (N,)
     heads = fit_lp_plus_plus(crops, labels, tuned_text, tuned.scale(), config, run.log)
     content = {**heads, "features": support, "labels": data.base[labels], **held_back}
     if encoder is not None:
@@ -208,18 +207,19 @@ def fit_heads(original, preprocess, data, prompts, learner, encoder, run):
     return content
 
 
+def base_labels(data):
+    """The training images' labels among the base classes alone, 0 … C-1; `data.base` leads back."""
+    return np.searchsorted(data.base, [sample.label for sample in data.train])
+
+
 def with_lora(original, settings):
     """A CLIP that shares the original's weights, with LoRA: (model, list of its Vars).
 
     Args:
         settings: the config's section `lora`.
     """
-    tuned = lora.sharing_weights(original)
-    if settings.encoder == "none":
-        return tuned, []
-    layers = lora.apply_lora(tuned, settings.encoder, settings.params, settings.rank,
-                             settings.alpha, settings.dropout, settings.positions)
-    if settings.init is not None:
+    tuned, layers = lora.with_layers(original, settings)
+    if layers and settings.init is not None:
         path = beside_scripts(settings.init)
         found = read_lora(path, tuned.sizes)
         lora.load_additions(tuned, found.additions, path)

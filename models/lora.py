@@ -242,10 +242,7 @@ def tuned_clip(model, settings, state, path):
         state: `lora_state` of the trained model.
         path: of the file that holds `state`, for messages.
     """
-    tuned = sharing_weights(model)
-    if settings.encoder != "none":
-        apply_lora(tuned, settings.encoder, settings.params, settings.rank, settings.alpha,
-                   settings.dropout, settings.positions)
+    tuned, _ = with_layers(model, settings)
     load_lora_state(tuned, state, path)
     merge_lora(tuned)
     return tuned
@@ -253,7 +250,7 @@ def tuned_clip(model, settings, state, path):
 
 def with_additions(model, lora, path):
     """The same with the additions of a file, `models.lora_files.Lora`."""
-    tuned = sharing_weights(model)
+    tuned = _sharing_weights(model)
     apply_lora(tuned, lora.encoder, lora.params, lora.rank, lora.alpha, 0.0,
                lora.positions(model.sizes))
     load_additions(tuned, lora.additions, path)
@@ -261,8 +258,20 @@ def with_additions(model, lora, path):
     return tuned
 
 
-def sharing_weights(model):
-    """A copy of a model whose weights are the same Vars."""
+def with_layers(model, settings):
+    """A copy of a CLIP that shares its weights, with additions: (CLIP, list of `LowRank`).
+
+    Args:
+        settings: the config's section `lora`; encoder 'none' gives none.
+    """
+    tuned = _sharing_weights(model)
+    if settings.encoder == "none":
+        return tuned, []
+    return tuned, apply_lora(tuned, settings.encoder, settings.params, settings.rank,
+                             settings.alpha, settings.dropout, settings.positions)
+
+
+def _sharing_weights(model):
     return copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
 
 
