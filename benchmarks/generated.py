@@ -16,7 +16,8 @@ import numpy as np
 from benchmarks import inputs
 from benchmarks.worker import Work
 from configs import load_config
-from data.challenge import Sample, list_images, read_classes
+from data.image_paths import list_images
+from data.lists import Sample, read_classes
 from data.views import Views, decode
 from models import jclip, lora
 from models.features import encode_views

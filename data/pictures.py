@@ -9,17 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.challenge import (
-    Sample,
-    check_names,
-    few_shot,
-    numbered_lines,
-    read_text,
-    refuse_odd_characters,
-    with_slashes,
-)
+from data.challenge import few_shot
 from data.folders import is_hidden, natural_key
 from data.formats import IMAGE_SUFFIXES, is_image, needs_package
+from data.image_paths import check_names, with_slashes
+from data.lists import Sample, numbered_lines, read_text, refuse_odd_characters
 from data.names import without_numbers
 from system.errors import UserError
 from system.untrusted import shown

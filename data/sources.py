@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.challenge import list_images, load_challenge, read_labels, with_slashes
+from data.challenge import load_challenge
 from data.folders import data_path
+from data.image_paths import list_images, with_slashes
+from data.lists import read_labels
 from data.names import warn_of_names
 from data.pictures import labels_of_pictures, load_pictures, read_pictures
 from data.splits import load_benchmark, read_benchmark, require_image

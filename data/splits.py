@@ -9,17 +9,10 @@ import math
 import os
 from typing import NamedTuple
 
-from data.challenge import (
-    ClassName,
-    Sample,
-    few_shot,
-    find_image,
-    is_pickle,
-    numbered_lines,
-    require_text,
-    with_slashes,
-)
+from data.challenge import few_shot
 from data.folders import data_folder, data_path
+from data.image_paths import find_image, with_slashes
+from data.lists import ClassName, Sample, is_pickle, numbered_lines, require_text
 from data.pictures import files_below
 from system.errors import UserError
 from system.files import read_pickle

@@ -91,7 +91,7 @@ def handcrafted_prompts(library, class_names, settings):
 
     Args:
         library: `prompts.PromptLibrary`.
-        class_names: list (C) of `data.challenge.ClassName`.
+        class_names: list (C) of `data.lists.ClassName`.
         settings: the config's section `prompts`.
 
     Returns:

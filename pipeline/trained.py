@@ -9,7 +9,7 @@ import jittor as jt
 import numpy as np
 
 from configs import Config, differences
-from data.challenge import ClassName
+from data.lists import ClassName
 from models import auxiliary, jclip, lora
 from models.amu import AMUHead
 from models.calibration import fit_temperature, recall_threshold

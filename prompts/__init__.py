@@ -14,7 +14,7 @@ any class, "enlarged" the class names that belong to no data set.
 import glob
 import os
 
-from data.challenge import ClassName
+from data.lists import ClassName
 from system.errors import UserError
 from system.places import beside_scripts
 from system.untrusted import odd_character, read_json, shown
@@ -68,7 +68,7 @@ class PromptLibrary:
             names: list of texts.
 
         Returns:
-            list of `data.challenge.ClassName`.
+            list of `data.lists.ClassName`.
         """
         listed = {domain["domain"]: {_plain(name) for name in names} & set(domain["classes"])
                   for key, domain in self._domains.items() if key in self.domains}
@@ -80,7 +80,7 @@ class PromptLibrary:
         """The prompts of a class.
 
         Args:
-            class_name: `data.challenge.ClassName`; one that no file knows gets its domain's
+            class_name: `data.lists.ClassName`; one that no file knows gets its domain's
                 templates, in an unknown domain the general ones.
             n_general: how many of the general templates to use.
             domain: use the domain's templates.

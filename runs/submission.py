@@ -15,8 +15,9 @@ import zipfile
 
 from configs import load_config
 from configs.command_line import Parser
-from data.challenge import N_LABELS, challenge_classes, list_images
+from data.challenge import N_LABELS, challenge_classes
 from data.folders import data_path
+from data.image_paths import list_images
 from pipeline.choice import config_path
 from prompts import PromptLibrary
 from system.errors import UserError, run_script

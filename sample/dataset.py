@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from configs import SAMPLE
 from configs.command_line import Parser
-from data.challenge import ClassName
+from data.lists import ClassName
 from sample.painting import PAINTING
 from sample.world import BIRD_COLOURS, DOMAINS, draw
 from system.errors import UserError, run_script

@@ -12,19 +12,10 @@ import pytest
 
 import prompts
 from configs import load_config
-from data.challenge import (
-    ClassName,
-    Sample,
-    choose_shots,
-    few_shot,
-    list_images,
-    load_challenge,
-    read_classes,
-    read_labels,
-    read_samples,
-    training_folders,
-)
+from data.challenge import choose_shots, few_shot, load_challenge
 from data.folders import data_path, named_alike, natural_key
+from data.image_paths import list_images, training_folders
+from data.lists import ClassName, Sample, read_classes, read_labels, read_samples
 from data.lost import in_place_of_lost
 from prompts import PromptLibrary
 from system.errors import UserError

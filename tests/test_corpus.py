@@ -14,14 +14,8 @@ import pytest
 from PIL import Image
 
 from configs import load_config
-from data.challenge import (
-    ClassName,
-    list_images,
-    read_classes,
-    read_labels,
-    read_samples,
-    training_folders,
-)
+from data.image_paths import list_images, training_folders
+from data.lists import ClassName, read_classes, read_labels, read_samples
 from data.pictures import files_below
 from data.views import decode
 from prompts import PromptLibrary
@@ -231,7 +225,8 @@ def test_a_test_folder_of_everything_odd(trained, tmp_path):
 READ_ALL = """
 import os, sys
 from configs import load_config
-from data.challenge import list_images, read_classes, read_labels, read_samples
+from data.image_paths import list_images
+from data.lists import read_classes, read_labels, read_samples
 from runs.submission import check_entry
 from system.errors import UserError
 from models.jclip.formats import read_weights

@@ -10,7 +10,7 @@ import pytest
 import prompts
 from configs import load_config
 from data import formats
-from data.challenge import ClassName
+from data.lists import ClassName
 from data.names import warn_of_names
 from data.pictures import labels_of_pictures, load_pictures, read_names, read_pictures
 from data.sources import images_to_classify, load_data

@@ -8,7 +8,7 @@ import re
 import pytest
 
 import prompts
-from data.challenge import ClassName
+from data.lists import ClassName
 from prompts import ENLARGED, GENERAL, PromptLibrary
 from system.errors import UserError
 

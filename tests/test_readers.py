@@ -15,16 +15,9 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from configs import format_config, load_config
-from data.challenge import (
-    ClassName,
-    Sample,
-    list_images,
-    read_classes,
-    read_labels,
-    read_samples,
-    training_folders,
-)
 from data.folders import natural_key
+from data.image_paths import list_images, training_folders
+from data.lists import ClassName, Sample, read_classes, read_labels, read_samples
 from data.views import decode
 from models.jclip.formats import read_weights
 from prompts import PromptLibrary

@@ -12,7 +12,9 @@ from PIL import Image
 
 from benchmarks import same_labels
 from configs import SAMPLE, load_config
-from data.challenge import ClassName, list_images, load_challenge, read_classes, read_labels
+from data.challenge import load_challenge
+from data.image_paths import list_images
+from data.lists import ClassName, read_classes, read_labels
 from models.jclip.tokenizer import encode
 from models.prompt import handcrafted_prompts
 from prompts import PromptLibrary

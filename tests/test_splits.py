@@ -10,7 +10,7 @@ import pytest
 
 import configs
 from configs import load_config
-from data.challenge import ClassName
+from data.lists import ClassName
 from data.splits import load_benchmark, read_benchmark
 from prompts import PromptLibrary
 from system.errors import UserError

@@ -13,7 +13,7 @@ from PIL import Image
 
 from data import formats
 from data import views as views_module
-from data.challenge import list_images
+from data.image_paths import list_images
 from data.views import Views, decode, random_crop, read_ahead, view_batches
 from models.jclip.preprocess import Preprocess
 

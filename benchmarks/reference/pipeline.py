@@ -26,7 +26,8 @@ from benchmarks.reference.head import head_logits
 from benchmarks.reference.mta import solve_mta
 from benchmarks.reference.tuning import ALPHA, PromptLearner
 from benchmarks.worker import Work
-from data.challenge import list_images, read_classes
+from data.image_paths import list_images
+from data.lists import read_classes
 from models.calibration import fit_temperature, recall_threshold
 from prompts import PromptLibrary
 

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 
 from configs import load_config
-from data.challenge import ClassName
+from data.lists import ClassName
 from models.jclip.sizes import CLIPSizes, TowerSizes
 from pipeline.checkpoint import load_checkpoint, made_with
 from pipeline.checkpoint_parts import check_parts

@@ -2,7 +2,7 @@
 
 import os
 
-from data.challenge import ClassName
+from data.lists import ClassName
 from tests.corpus import NO_FILES, OTHER_FORMATS, Case, handled, refused
 
 N_LINES = 10 ** 6
