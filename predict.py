@@ -18,7 +18,7 @@ from configs.command_line import Parser
 from data.views import view_batches
 from pipeline.checkpoint import config_of_run, last_own_run
 from pipeline.choice import config_path
-from pipeline.classifier import ImageFeatures, Look, predict
+from pipeline.classifier import ImageFeatures, ThriftyLook, predict
 from pipeline.look import views_in_testing
 from pipeline.trained import load_trained
 from system.places import home, require_writable
@@ -52,7 +52,7 @@ def main():
     runtime.use_accelerator(config.device)
     trained = load_trained(config)
     views = views_in_testing(trained.preprocess, config)
-    look, n_named = Look(trained, config, complete=False), 0
+    look, n_named = ThriftyLook(trained, config, complete=False), 0
     for indices, pixels, _ in view_batches(views, paths, config.test.batch_size, config.workers,
                                            "images"):
         predictions = predict(trained, ImageFeatures(**look(pixels)))

@@ -44,6 +44,7 @@ from pipeline.checkpoint import made_with, refuse_other_pictures
 from pipeline.choice import config_path
 from pipeline.frozen_features import FrozenFeatures
 from pipeline.heads import fit_auxiliary, fit_lp_plus_plus
+from pipeline.look import Look
 from pipeline.training import EpochMeter, Paces, TrainingRun, decodable_data
 from prompts import PromptLibrary
 from runs.log import RunLog
@@ -180,14 +181,15 @@ def fit_heads(original, preprocess, data, prompts, learner, encoder, run):
     base_text = text[jt.array(data.base)]  # (C_base, D)
 
     # Frozen features: crops for the head, and images as testing looks at them
-    frozen = FrozenFeatures(original, tuned, encoder, preprocess, run)
+    look = Look(original, tuned, encoder, text, tuned_text, config)
+    frozen = FrozenFeatures(look, preprocess, run)
     paths = [sample.path for sample in data.train]
     with run.log.timed("features"):
         crops = frozen.of_crops(paths)  # (N, V, D)
     with run.log.timed("base_features"):
         support = frozen.by_original(paths, base_prompts, base_text)  # (N, D)
     with run.log.timed("held_back_features"):
-        held_back = frozen.held_back(data.validation, prompts, text, tuned_text)
+        held_back = frozen.held_back(data.validation, prompts)
     if encoder is not None:
         with run.log.timed("auxiliary_features"):
             aux_crops = frozen.auxiliary(paths)  # (N, V, A)

@@ -26,11 +26,12 @@ from configs import load_config
 from data.challenge import challenge_classes
 from data.sources import images_to_classify
 from data.views import Views, view_batches
-from models.features import encode_views, mta_features
+from models.features import encode_views
 from models.prompt import PromptLearner, classifier_features, handcrafted_prompts
 from pipeline.checkpoint import config_of_run
 from pipeline.checkpoint_parts import check_parts
-from pipeline.classifier import ImageFeatures, original_modes, predict
+from pipeline.classifier import ImageFeatures, ThriftyLook, predict
+from pipeline.look import first_views
 from pipeline.trained import base_threshold, load_trained
 from pipeline.transduction import predict_together
 from prompts import PromptLibrary
@@ -117,11 +118,11 @@ class Run:
         trained = trained._replace(decision=trained.decision._replace(
             threshold=base_threshold(trained, config.ood)))
         V = config.mta.views
-        modes, all_modes, scores = original_modes(
-            trained, config, jt.array(self._features[:, :min(V, config.mta.zero_shot_views)]),
-            lambda rows: jt.array(self._features[rows, :V]), together)
-        tuned_modes = mta_features(jt.array(self._tuned[:, :V]), trained.texts.tuned,
-                                   trained.scale, config.mta)
+        look = ThriftyLook(trained, config, together)
+        modes, all_modes, scores = look.original_modes(
+            jt.array(self._features[:, :first_views(config.mta)]),
+            lambda rows: jt.array(self._features[rows, :V]))
+        tuned_modes = look.tuned_modes(jt.array(self._tuned[:, :V]))
         features = ImageFeatures(modes, tuned_modes, all_modes, scores)
         if together:
             labels = predict_together(trained, features, config.transduction)[0].labels

@@ -21,9 +21,8 @@ import numpy as np
 from data.challenge import N_LABELS
 from data.views import view_batches
 from models.calibration import by_logit
-from models.features import encode_views, mta_features
 from models.jclip.model import unit_norm
-from pipeline.look import first_views, views_in_testing
+from pipeline.look import Look, views_in_testing
 from pipeline.trained import base_logits_of, scores_of, text_logits
 
 _BLOCK = 4096  # images
@@ -65,7 +64,7 @@ def look_at(shards, trained, config, complete):
     batches = functools.partial(
         view_batches, views_in_testing(trained.preprocess, config),
         batch_size=config.test.batch_size, n_threads=config.workers, description="test images")
-    look = Look(trained, config, complete)
+    look = ThriftyLook(trained, config, complete)
     found = shards.compute(batches, look, look.of_no_image)
     return None if found is None else ImageFeatures(**found)
 
@@ -78,8 +77,8 @@ def base_odds(trained, scores):
     return (scores - trained.decision.threshold) / trained.decision.zero_shot_temperature
 
 
-class Look:
-    """What the models make of a batch of images.
+class ThriftyLook(Look):
+    """A look at test images that ends where the answer is sure.
 
     The original CLIP looks at the first views of each. Where these leave it open, it looks at all
     views of an image that may be of a new class, and the tuned CLIP and the auxiliary encoder at
@@ -95,69 +94,60 @@ class Look:
     """
 
     def __init__(self, trained, config, complete):
-        self.trained, self.config, self.complete = trained, config, complete
+        texts, encoder = trained.texts, trained.heads.aux_encoder
+        super().__init__(trained.original, trained.tuned, encoder, texts.zero_shot, texts.tuned,
+                         config)
+        self.trained, self.complete = trained, complete
         zero_shot, tuned = (unit_norm(text.mean(dim=0, keepdims=True)).numpy()
-                            for text in (trained.texts.zero_shot, trained.texts.tuned))
+                            for text in (texts.zero_shot, texts.tuned))
         row = {"modes": zero_shot, "tuned_modes": tuned, "all_modes": zero_shot,
                "scores": scores_of(trained, jt.array(zero_shot), config.ood)}
-        if trained.heads.aux_encoder is not None:
-            row["aux_features"] = np.zeros((1, trained.heads.aux_encoder.n_features), np.float32)
+        if encoder is not None:
+            row["aux_features"] = np.zeros((1, encoder.n_features), np.float32)
         if complete:
             row.update(whole=zero_shot, tuned_whole=tuned)
         self.of_no_image = {name: values[0] for name, values in row.items()}
 
     def __call__(self, pixels):
         """Pixels (B, V, S, S, 3) of views -> {attribute of `ImageFeatures`: array (B, …)}."""
-        trained, config = self.trained, self.config
         found = {name: np.repeat(row[None], len(pixels), axis=0)
                  for name, row in self.of_no_image.items()}
-        n_first = first_views(config.mta)
-        features = encode_views(trained.original, pixels[:, :n_first])
+        first = self.first_views(pixels)  # (B, V', D)
 
         def of_all_views(rows):
-            further = encode_views(trained.original, pixels[rows][:, n_first:])
-            return jt.concat([features[jt.array(rows)], further], dim=1)
+            return jt.concat([first[jt.array(rows)], self.further_views(pixels[rows])], dim=1)
 
-        found["modes"], found["all_modes"], found["scores"] = original_modes(
-            trained, config, features, of_all_views if pixels.shape[1] > n_first else None,
-            self.complete)
-        may_be_base = base_odds(trained, found["scores"]) > -_EXCLUDED
+        found["modes"], found["all_modes"], found["scores"] = self.original_modes(
+            first, of_all_views if pixels.shape[1] > first.shape[1] else None)
+        may_be_base = base_odds(self.trained, found["scores"]) > -_EXCLUDED
         wanted = np.flatnonzero(self.complete | may_be_base)
         if len(wanted):
-            tuned_features = encode_views(trained.tuned, pixels[wanted])
-            found["tuned_modes"][wanted] = mta_features(tuned_features, trained.texts.tuned,
-                                                        trained.scale, config.mta)
-            if trained.heads.aux_encoder is not None:
-                found["aux_features"][wanted] = trained.heads.aux_encoder.image_features(
-                    pixels[wanted][:, :config.aux.views])
+            tuned = self.all_views(pixels[wanted])  # (B', V, D)
+            found["tuned_modes"][wanted] = self.tuned_modes(tuned)
+            if self.encoder is not None:
+                found["aux_features"][wanted] = self.auxiliary(pixels[wanted])
         if self.complete:
-            found.update(whole=features[:, 0].numpy(), tuned_whole=tuned_features[:, 0].numpy())
+            found.update(whole=first[:, 0].numpy(), tuned_whole=tuned[:, 0].numpy())
         return found
 
+    def original_modes(self, first, of_all_views=None):
+        """MTA's features by the original CLIP, and the scores that tell base from new.
 
-def original_modes(trained, config, features, of_all_views=None, complete=False):
-    """MTA's features by the original CLIP, and the scores by which base and new are told apart.
+        Args:
+            first: Var (B, V', D), features of the first views.
+            of_all_views: function of some rows of B, int array, that returns the features of all
+                views of these images, Var; None where the first are all.
 
-    The first views tell; an image that may be of a new class, which the original CLIP is to name,
-    is looked at in all.
-
-    Args:
-        features: Var (B, V, D), of the first views.
-        of_all_views: function of some rows of B, int array, that returns the features of all
-            views of these images, Var; None where the first are all.
-        complete: whether the others are looked at in all views too.
-
-    Returns:
-        modes, all_modes: float32 arrays (B, D), `ImageFeatures`'s. scores: array (B,).
-    """
-    modes = mta_features(features, trained.texts.zero_shot, trained.scale, config.mta)
-    scores = scores_of(trained, jt.array(modes), config.ood)
-    all_modes = modes.copy()
-    wanted = np.flatnonzero(complete | (base_odds(trained, scores) < _EXCLUDED))
-    if of_all_views is not None and len(wanted):
-        all_modes[wanted] = mta_features(of_all_views(wanted), trained.texts.zero_shot,
-                                         trained.scale, config.mta)
-    return modes, all_modes, scores
+        Returns:
+            modes, all_modes: float32 arrays (B, D), `ImageFeatures`'s. scores: array (B,).
+        """
+        modes = self.modes(first)
+        scores = scores_of(self.trained, jt.array(modes), self.config.ood)
+        all_modes = modes.copy()
+        wanted = np.flatnonzero(self.complete | (base_odds(self.trained, scores) < _EXCLUDED))
+        if of_all_views is not None and len(wanted):
+            all_modes[wanted] = self.modes(of_all_views(wanted))
+        return modes, all_modes, scores
 
 
 class Predictions(NamedTuple):

@@ -10,7 +10,6 @@ import functools
 import numpy as np
 
 from data.views import Views, view_batches
-from models.features import encode_views, mta_features
 from pipeline.look import first_views, views_in_testing
 from pipeline.shards import Shards, files_checksum
 from system import parallel
@@ -20,14 +19,13 @@ class FrozenFeatures:
     """The features that heads, threshold and temperatures are made of.
 
     Args:
-        original, tuned: CLIPs. encoder: auxiliary `Encoder`, or None.
+        look: `pipeline.look.Look`.
         preprocess: `jclip`'s.
-        run: `pipeline.training.TrainingRun`, whose stage 1 made the tuned one.
+        run: `pipeline.training.TrainingRun`, whose stage 1 made the tuned CLIP.
     """
 
-    def __init__(self, original, tuned, encoder, preprocess, run):
-        self.original, self.tuned, self.encoder = original, tuned, encoder
-        self.preprocess = preprocess
+    def __init__(self, look, preprocess, run):
+        self.look, self.preprocess = look, preprocess
         self.config, self.restart = run.config, run.restart
         self._clip = run.made_with["clip"]
         self._stage_1 = files_checksum([run.path("prompt_lora.pkl")])
@@ -35,13 +33,13 @@ class FrozenFeatures:
     def of_crops(self, paths):
         """Of random crops of the training images by the tuned CLIP: array (N, V, D)."""
         return self._one("training_features", [self._stage_1], self._crops(), paths,
-                         lambda pixels: encode_views(self.tuned, pixels).numpy(), "tuned CLIP")
+                         lambda pixels: self.look.all_views(pixels).numpy(), "tuned CLIP")
 
     def auxiliary(self, paths):
         """Of the same crops by the auxiliary encoder: array (N, V, A)."""
-        return self._one("auxiliary_features", [self.encoder.fingerprint], self._crops(), paths,
-                         lambda pixels: self.encoder.view_features(pixels).numpy(),
-                         "auxiliary encoder")
+        encoder = self.look.encoder
+        return self._one("auxiliary_features", [encoder.fingerprint], self._crops(), paths,
+                         lambda pixels: encoder.view_features(pixels).numpy(), "auxiliary encoder")
 
     def by_original(self, paths, prompts, text):
         """MTA's of the training images by the original CLIP, of the first views: array (N, D).
@@ -56,37 +54,31 @@ class FrozenFeatures:
         views = Views(self.preprocess, first_views(mta), mta.scale, self.config.seed)
         return self._one(
             "base_image_features", [self._clip, mta.to_dict(), prompts], views, paths,
-            lambda pixels: mta_features(encode_views(self.original, pixels), text,
-                                        self.original.scale(), mta), "original CLIP")
+            lambda pixels: self.look.modes(self.look.first_views(pixels), text), "original CLIP")
 
-    def held_back(self, samples, prompts, text, tuned_text):
+    def held_back(self, samples, prompts):
         """Of images that were not trained on, looked at as test.py looks.
 
         Args:
-            samples: list (N) of `Sample`.
-            prompts: list (C) of lists of texts of all classes. text: Var (C, D), theirs.
-            tuned_text: Var (C_base, D).
+            samples: list (N) of `Sample`. prompts: list (C) of lists of texts of all classes.
 
         Returns:
             {'modes', 'tuned_modes': arrays (N, D), MTA's by both CLIPs, 'held_back_labels': int
             array (N,)}, and with an auxiliary encoder 'aux_features': array (N, A).
         """
-        mta, scale = self.config.mta, self.original.scale()
+        look, D = self.look, self.look.text.shape[1]
         views = views_in_testing(self.preprocess, self.config)
-        depends_on = [self._clip, self._stage_1, mta.to_dict(), prompts]
-        widths = {"modes": tuned_text.shape[1], "tuned_modes": tuned_text.shape[1]}
-        if self.encoder is not None:
-            depends_on += [self.encoder.fingerprint, self.config.aux.views]
-            widths["aux_features"] = self.encoder.n_features
+        depends_on = [self._clip, self._stage_1, self.config.mta.to_dict(), prompts]
+        widths = {"modes": D, "tuned_modes": D}
+        if look.encoder is not None:
+            depends_on += [look.encoder.fingerprint, self.config.aux.views]
+            widths["aux_features"] = look.encoder.n_features
 
         def encode(pixels):
-            of_first = encode_views(self.original, pixels[:, :first_views(mta)])
-            found = {"modes": mta_features(of_first, text, scale, mta),
-                     "tuned_modes": mta_features(encode_views(self.tuned, pixels), tuned_text,
-                                                 scale, mta)}
-            if self.encoder is not None:
-                found["aux_features"] = self.encoder.image_features(
-                    pixels[:, :self.config.aux.views])
+            found = {"modes": look.modes(look.first_views(pixels)),
+                     "tuned_modes": look.tuned_modes(look.all_views(pixels))}
+            if look.encoder is not None:
+                found["aux_features"] = look.auxiliary(pixels)
             return found
 
         if samples:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from models.features import mta_features
-from pipeline import classifier
-from pipeline.classifier import ImageFeatures, Look, log_probabilities, predict
+from pipeline import classifier, look
+from pipeline.classifier import ImageFeatures, ThriftyLook, log_probabilities, predict
 from pipeline.trained import Decision, Heads, Texts
 
 SURE = np.log(99)  # log-odds
@@ -84,14 +84,15 @@ def test_blocks_change_no_answer(monkeypatch):
 
 @pytest.fixture
 def looked(monkeypatch):
-    """looked(complete) -> (trained, views, what `Look` finds, how many views each CLIP saw)."""
+    """looked(complete) -> (trained, views, what `ThriftyLook` finds, how many views each CLIP saw)."""
     random, C, D, V = np.random.RandomState(0), 7, 16, 6
     base, new = np.array([0, 2, 3]), np.array([1, 4, 5, 6])
     texts = unit(random.randn(C, D))
     views = unit((texts[random.randint(C, size=60)][:, None] + 0.3 * random.randn(60, V, D))
                  .reshape(-1, D)).reshape(60, V, D)
     trained = SimpleNamespace(
-        original="original", tuned="tuned", scale=10.0, base=base, new=new,
+        original=SimpleNamespace(name="original", scale=lambda: 10.0),
+        tuned=SimpleNamespace(name="tuned"), scale=10.0, base=base, new=new,
         texts=Texts(jt.array(texts), jt.array(texts[base])),
         heads=Heads(SimpleNamespace(logits=lambda features: jt.array(9 * features[:, :3]))),
         decision=Decision(threshold=0.5, zero_shot_temperature=1.2))
@@ -99,22 +100,22 @@ def looked(monkeypatch):
         mta=SimpleNamespace(views=6, zero_shot_views=2, lambda_y=0.2, lambda_q=4.0, nearest=0.3),
         ood=SimpleNamespace(score="mass", negative_share=0.5))
 
-    def look_at(complete):
+    def looked_at(complete):
         n_encoded = {"original": 0, "tuned": 0}
 
         def encode(model, pixels):  # the views' features are handed over in the place of pixels
-            n_encoded[model] += pixels.shape[0] * pixels.shape[1]
+            n_encoded[model.name] += pixels.shape[0] * pixels.shape[1]
             return jt.array(pixels)
 
-        monkeypatch.setattr(classifier, "encode_views", encode)
-        found = Look(trained, config, complete)(views)
+        monkeypatch.setattr(look, "encode_views", encode)
+        found = ThriftyLook(trained, config, complete)(views)
         return trained, views, found, n_encoded
 
     def modes(of, text):
         return mta_features(jt.array(of), text, trained.scale, config.mta)
 
-    look_at.modes = modes
-    return look_at
+    looked_at.modes = modes
+    return looked_at
 
 
 def test_a_side_that_is_excluded_is_not_looked_at_closer(looked):
