@@ -1,0 +1,75 @@
+"""Stage 1's step: what it moves along is the loss's gradient."""
+
+import jittor as jt
+import numpy as np
+import pytest
+
+from models import lora
+from models.prompt import PromptLearner, tokenize_prompts
+from train import training_step
+
+NAMES = ["red fox", "blue vase", "lemon pie"]
+TARGETS = np.array([0, 1, 2, 1, 0])
+
+
+class World:
+    """A small CLIP with a prompt and additions that are no longer zero, and a batch."""
+
+    def __init__(self, clip):
+        random = np.random.RandomState(0)
+        np.random.seed(0)
+        self.learner = PromptLearner(clip, NAMES, "a photo of a")
+        self.tuned = clip
+        layers = lora.apply_lora(clip, rank=2, alpha=4.0, dropout=0.3)
+        for layer in layers:
+            layer.up.update(jt.array(random.normal(0, 0.1, layer.up.shape).astype(np.float32)))
+        self.parameters = [self.learner.context, *lora.parameters(layers)]
+        self.images = jt.array(random.normal(size=(5, 3, 16, 16)).astype(np.float32))
+        self.drawn = np.concatenate([tokenize_prompts(clip, [f"a drawing of a {name}."])
+                                     for name in NAMES])
+
+    def step(self, lr):
+        """The loss before a step of plain gradient descent."""
+        loss, logits = training_step(
+            jt.optim.SGD(self.parameters, lr=lr), self.tuned, self.learner, self.images,
+            self.drawn, TARGETS, 20.0, seed=[3, 7])
+        assert logits.shape == [len(TARGETS), len(NAMES)]
+        return float(loss.item())
+
+    def put(self, values):
+        for parameter, value in zip(self.parameters, values):
+            parameter.update(jt.array(value.astype(np.float32)))
+
+
+@pytest.fixture
+def world(small_clip):
+    return World(small_clip)
+
+
+def test_the_gradient_is_the_losss_by_finite_differences(world):
+    """(L(θ + h d) − L(θ − h d)) / 2h is g·d, for d in each parameter alone: the prompt, A and B."""
+    start = [parameter.numpy() for parameter in world.parameters]
+    world.step(lr=1.0)
+    gradients = [before - parameter.numpy()
+                 for before, parameter in zip(start, world.parameters)]
+    assert all(np.abs(gradient).max() > 1e-5 for gradient in gradients)
+    random = np.random.RandomState(1)
+    for i in range(len(start)):
+        # A direction that is the gradient's and a random one's, so that it is long along g.
+        noise = random.normal(size=start[i].shape)
+        way = gradients[i] / np.linalg.norm(gradients[i]) + noise / np.linalg.norm(noise)
+        expected = (gradients[i] * way).sum()
+        h = 0.02 / max(1.0, 20 * np.linalg.norm(gradients[i]))
+        losses = []
+        for sign in (1, -1):
+            world.put([value + sign * h * way if j == i else value
+                       for j, value in enumerate(start)])
+            losses.append(world.step(lr=0.0))
+        assert (losses[0] - losses[1]) / (2 * h) == pytest.approx(expected, rel=0.03), i
+
+
+def test_steps_lower_the_loss(world):
+    first = world.step(lr=0.02)
+    for _ in range(10):
+        last = world.step(lr=0.02)
+    assert last < 0.9 * first
