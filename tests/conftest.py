@@ -15,7 +15,7 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models import lp_plus_plus, mta
+from models import mta
 from models.jclip import attention, model
 from models.jclip.model import CLIP
 from models.jclip.sizes import CLIPSizes, TowerSizes
@@ -72,7 +72,7 @@ def kernels(request, monkeypatch):
     """With the kernels, and with Jittor's own operations in their place."""
     if request.param and jt.flags.use_cuda:
         pytest.skip("the CPU's kernels")
-    for module in (attention, lp_plus_plus, model, mta):
+    for module in (attention, model, mta):
         monkeypatch.setattr(module, "has_kernels", lambda: request.param)
     return request.param
 

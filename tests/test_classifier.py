@@ -84,7 +84,7 @@ def test_blocks_change_no_answer(monkeypatch):
 
 @pytest.fixture
 def looked(monkeypatch):
-    """looked(complete) -> (trained, views, what `ThriftyLook` finds, how many views each CLIP saw)."""
+    """looked(complete) -> (trained, views, what is found, how many views each CLIP saw)."""
     random, C, D, V = np.random.RandomState(0), 7, 16, 6
     base, new = np.array([0, 2, 3]), np.array([1, 4, 5, 6])
     texts = unit(random.randn(C, D))

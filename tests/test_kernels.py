@@ -4,7 +4,6 @@ import jittor as jt
 import numpy as np
 import pytest
 
-from models import lp_plus_plus
 from models.jclip import attention, layer_norm
 
 
@@ -83,15 +82,3 @@ def test_layer_norm_is_exact_where_the_mean_is_large():
     x = (1000 + normal(3, 64)).astype(np.float32)
     expected = plain_layer_norm(x.astype(np.float64), 1, 0)
     np.testing.assert_allclose(layer_norm.LayerNorm(64)(jt.array(x)).numpy(), expected, atol=1e-3)
-
-
-@pytest.mark.parametrize("n", [6, 600])  # the kernel works on 256 rows at a time
-def test_residual_sums(kernels, n):
-    features, weights, labels = normal(n, 9), 3 * normal(5, 9), np.arange(n, dtype=np.int32) % 5
-    losses, sums = lp_plus_plus._residual_sums(*map(jt.array, (features, weights, labels)))
-    logits = features.astype(np.float64) @ weights.T
-    e = np.exp(logits - logits.max(axis=1, keepdims=True))
-    p = e / e.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(sums.numpy(), (p - np.eye(5)[labels]).T @ features, atol=1e-4)
-    np.testing.assert_allclose(losses.numpy(), -np.log(p[np.arange(n), labels]), rtol=1e-5,
-                               atol=1e-5)
