@@ -8,12 +8,15 @@ import os
 
 import numpy as np
 
-from benchmarks.clip_parity import VITS
 from tests.reference.weights import clip_shapes, random_images, random_state
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-MODELS = {**VITS, "tiny": dict(width=64, layers=2, patch_size=16, image_size=32, text_width=64,
-                               text_layers=2, embed_dim=32)}
+_TEXT = {"text_width": 512, "text_layers": 12, "embed_dim": 512}
+MODELS = {
+    "ViT-B/32": dict(width=768, layers=12, patch_size=32, image_size=224, **_TEXT),
+    "ViT-B/16": dict(width=768, layers=12, patch_size=16, image_size=224, **_TEXT),
+    "tiny": dict(width=64, layers=2, patch_size=16, image_size=32, text_width=64, text_layers=2,
+                 embed_dim=32)}
 CONTEXT_LENGTH = 77
 CONTEXT_WORDS = "a photo of a"  # the learned context starts from them
 LOGIT_SCALE = 100.0
