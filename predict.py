@@ -56,9 +56,9 @@ def main():
     for indices, pixels, _ in view_batches(views, paths, config.test.batch_size, config.workers,
                                            "images"):
         predictions = predict(trained, ImageFeatures(**look(pixels)))
-        for i, labels, shares in zip(indices, predictions.labels, predictions.probabilities):
-            lines = [paths[i], *(f"  {100 * share:5.1f} %  {trained.classes[label].name}"
-                                 for label, share in zip(labels, shares))]
+        for i, labels, ps in zip(indices, predictions.labels, predictions.probabilities):
+            lines = [paths[i], *(f"  {100 * p:5.1f} %  {trained.classes[label].name}"
+                                 for label, p in zip(labels, ps))]
             print_beside_bars("\n".join(lines), sys.stdout)
         n_named += len(indices)
     if n_named < len(paths):

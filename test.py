@@ -68,7 +68,7 @@ def main():
         # by the tuned one. A report on the parts wants both of every image; so does TransCLIP.
         complete = config.transduction.mode != "none" or images.labels is not None
         shards = Shards(config.output.cache_dir, "test_images",
-                        [trained.origin, config.mta.to_dict(), config.seed, complete],
+                        [trained.identity, config.mta.to_dict(), config.seed, complete],
                         images.paths, config.test.batch_size)
         if arguments.restart:
             shards.remove()

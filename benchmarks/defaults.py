@@ -2,10 +2,10 @@
 
     python benchmarks/defaults.py FOLDER … --labels LABELS [--views 32] [key=value …]
 
-FOLDER is a checkpoint folder, such as a seed's of a sweep; the figures are the mean and the standard
-deviation over the folders. LABELS has lines 'image label' for
-data.test_dir. All settings are applied to the same features; what training depends on stays as it
-was (the head was fitted with the run's own texts).
+FOLDER is a checkpoint folder, such as a seed's of a sweep; the figures are the mean and the
+standard deviation over the folders. LABELS has lines 'image label' for data.test_dir. All settings
+are applied to the same features; what training depends on stays as it was (the head was fitted with
+the run's own texts).
 """
 
 import argparse

@@ -82,9 +82,9 @@ def step(optimizer, model, passes, loss_of, seed, n_parts=1):
 
 def _parts(n, n_parts):
     """Slices of n: this process's share in parts, none of them empty."""
-    own = parallel.share(n)
+    own = parallel.own_slice(n)
     return [slice(own.start + rows.start, own.start + rows.stop)
-            for rows in parallel.shares(own.stop - own.start, n_parts) if rows.start < rows.stop]
+            for rows in parallel.slices(own.stop - own.start, n_parts) if rows.start < rows.stop]
 
 
 def _gradients(loss, variables):

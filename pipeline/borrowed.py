@@ -75,6 +75,6 @@ def load_borrowed(config, original, preprocess, clip, listed):
         numbers_of(classes, listed),
         Texts(**{name: jt.array(features) for name, features in texts.items()}), Heads(),
         support=nothing, support_labels=np.zeros(0, int),
-        origin=(*texts_from, config.ood.to_dict()),
+        identity=(*texts_from, config.ood.to_dict()),
         parameters=parameter_counts(original, additions, (), {}))
 

@@ -33,7 +33,7 @@ class Look:
         self.original, self.tuned, self.encoder = original, tuned, encoder
         self.text, self.tuned_text = text, tuned_text
         self.config = config
-        self.scale = original.scale()
+        self.logit_scale = original.scale()
 
     def first_views(self, pixels):
         """Pixels (B, V, S, S, 3) -> the original CLIP's features of the first, Var (B, V', D)."""
@@ -49,12 +49,12 @@ class Look:
 
     def modes(self, view_features, text=None):
         """MTA's of the original CLIP's features, array (B, D); `text`: all classes', if None."""
-        return mta_features(view_features, self.text if text is None else text, self.scale,
+        return mta_features(view_features, self.text if text is None else text, self.logit_scale,
                             self.config.mta)
 
     def tuned_modes(self, view_features):
         """MTA's of the tuned CLIP's features, array (B, D)."""
-        return mta_features(view_features, self.tuned_text, self.scale, self.config.mta)
+        return mta_features(view_features, self.tuned_text, self.logit_scale, self.config.mta)
 
     def auxiliary(self, pixels):
         """The auxiliary encoder's features of images, array (B, A)."""

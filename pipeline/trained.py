@@ -86,21 +86,21 @@ class Trained(NamedTuple):
     """Both models and everything that images are compared with.
 
     Attributes:
-        original, tuned: CLIPs. preprocess: `jclip`'s. scale: factor on cosines.
+        original, tuned: CLIPs. preprocess: `jclip`'s. logit_scale: factor on cosines.
         classes: list (C) of `ClassName` as trained; labels are places in it. base, new: int arrays,
             labels of either side.
         numbers: int array (C,), what the data's class list calls each label.
         texts: `Texts`. heads: `Heads`. decision: `Decision`.
         support: array (N, D), the training images as the original CLIP sees them.
         support_labels: int array (N,).
-        origin: plain values that tell everything above.
+        identity: plain values that tell everything above.
         parameters: {part: int}, `parameter_counts`.
     """
 
     original: object
     tuned: object
     preprocess: object
-    scale: float
+    logit_scale: float
     classes: list
     base: np.ndarray
     new: np.ndarray
@@ -109,7 +109,7 @@ class Trained(NamedTuple):
     heads: Heads
     support: np.ndarray
     support_labels: np.ndarray
-    origin: tuple
+    identity: tuple
     parameters: dict
     decision: Decision = Decision()
 
@@ -163,7 +163,7 @@ def load_trained(config, classes=None):
         Heads(LPPlusPlus.from_state(stage_2["head"]), LPPlusPlus.from_state(stage_2["plain_head"]),
               encoder, aux_head),
         stage_2["features"], stage_2["labels"],
-        origin=(*texts_from, files_checksum(files), config.ood.to_dict(), config.aux.views),
+        identity=(*texts_from, files_checksum(files), config.ood.to_dict(), config.aux.views),
         parameters=parameter_counts(
             original, stage_1["lora"], stage_1["contexts"], stage_2["head"], encoder,
             None if encoder is None else stage_2["aux_weight"]))
@@ -300,7 +300,7 @@ def scores_of(trained, image_features, settings):
     """`base_score` (B,) of original CLIP's features (B, D)."""
     text = trained.texts.zero_shot
     return base_score(image_features, text[jt.array(trained.base)], text[jt.array(trained.new)],
-                      trained.scale, trained.texts.enlarged, settings.score,
+                      trained.logit_scale, trained.texts.enlarged, settings.score,
                       settings.negative_share)
 
 
@@ -330,4 +330,4 @@ def base_logits_of(trained, features):
 
 def text_logits(trained, features, text):
     """Logits (N, C) of features (N, D) against texts (C, D), arrays."""
-    return trained.scale * features @ text.numpy().T
+    return trained.logit_scale * features @ text.numpy().T

@@ -38,7 +38,7 @@ def decodable_data(config, library):
         config: the run's `Config`. library: `PromptLibrary`.
     """
     def are_whole(samples):
-        own = samples[parallel.share(len(samples))]
+        own = samples[parallel.own_slice(len(samples))]
         with parallel.own_work():
             found = list(read_ahead(lambda sample: decode(sample.path) is not None, own,
                                     config.workers, ahead=8))

@@ -97,7 +97,7 @@ def look_closer(paths, labels, trained, features, is_base, config, before, after
             continue
         shown = jt.array(pixels).numpy().astype(np.uint8)  # on a GPU they are a Var of floats
         of_crops = encode_views(trained.tuned, pixels[None])
-        inlierness = mta_inlierness(of_crops, trained.texts.tuned, trained.scale, config.mta)
+        inlierness = mta_inlierness(of_crops, trained.texts.tuned, trained.logit_scale, config.mta)
         whole = encode_views(trained.original, pixels[None, :1])
         looked.append({
             "image": image, **crops_shown(shown, inlierness[0]),

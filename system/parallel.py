@@ -47,12 +47,12 @@ def environment_alone():
                if not name.startswith(("OMPI_", "PMIX_"))}, "use_mpi": "0"}
 
 
-def share(n):
+def own_slice(n):
     """The rows of n, as a slice, that this process works on; none where n is too small."""
-    return shares(n, size())[rank()]
+    return slices(n, size())[rank()]
 
 
-def shares(n, k):
+def slices(n, k):
     """The rows of n as k slices, one after the other and as even as can be."""
     each, more = divmod(n, k)
     ends = [i * each + min(i, more) for i in range(k + 1)]
@@ -80,7 +80,7 @@ def gather(rows, n):
     """What each process has made of its `share` of n, put together in all: (…) -> (n, …)."""
     import numpy as np
     whole = np.zeros((n, *rows.shape[1:]), rows.dtype)
-    whole[share(n)] = rows
+    whole[own_slice(n)] = rows
     return sum_all(whole)
 
 

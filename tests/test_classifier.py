@@ -23,7 +23,7 @@ def world(n=11, new=(1, 4, 6), n_base=4, seed=0):
     random, D, C = np.random.RandomState(seed), 16, n_base + len(new)
     base = np.setdiff1d(np.arange(C), new)
     trained = SimpleNamespace(
-        base=base, new=np.array(new, int), scale=20.0,
+        base=base, new=np.array(new, int), logit_scale=20.0,
         texts=Texts(jt.array(unit(random.randn(C, D))), jt.array(unit(random.randn(n_base, D)))),
         heads=Heads(SimpleNamespace(logits=lambda features: jt.array(9 * features[:, :n_base]))),
         decision=Decision(threshold=-1.0, temperature=2.0, zero_shot_temperature=1.5))
@@ -92,7 +92,7 @@ def looked(monkeypatch):
                  .reshape(-1, D)).reshape(60, V, D)
     trained = SimpleNamespace(
         original=SimpleNamespace(name="original", scale=lambda: 10.0),
-        tuned=SimpleNamespace(name="tuned"), scale=10.0, base=base, new=new,
+        tuned=SimpleNamespace(name="tuned"), logit_scale=10.0, base=base, new=new,
         texts=Texts(jt.array(texts), jt.array(texts[base])),
         heads=Heads(SimpleNamespace(logits=lambda features: jt.array(9 * features[:, :3]))),
         decision=Decision(threshold=0.5, zero_shot_temperature=1.2))
@@ -112,7 +112,7 @@ def looked(monkeypatch):
         return trained, views, found, n_encoded
 
     def modes(of, text):
-        return mta_features(jt.array(of), text, trained.scale, config.mta)
+        return mta_features(jt.array(of), text, trained.logit_scale, config.mta)
 
     looked_at.modes = modes
     return looked_at

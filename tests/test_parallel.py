@@ -142,7 +142,7 @@ def test_each_row_is_one_process_s(monkeypatch, size, n):
     for rank in range(size):
         monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", str(size))
         monkeypatch.setenv("OMPI_COMM_WORLD_RANK", str(rank))
-        rows.append(list(range(n))[parallel.share(n)])
+        rows.append(list(range(n))[parallel.own_slice(n)])
     assert sum(rows, []) == list(range(n))
     assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
