@@ -1,6 +1,4 @@
-"""How Jittor's compiling threads make a kernel: from headers read once, and no two at a time in
-the part that changes the graph.
-"""
+"""Has Jittor's kernels compiled from headers that are read once."""
 
 import contextlib
 import os
@@ -22,47 +20,13 @@ _HEADER = """\
 #include "ops/op_register.h"
 """
 
-# Before a thread of Jittor 1.3.11 calls the compiler, it writes the kernel's source, and there puts
-# operations into the graph (oneDNN's product for a multiply and sum, say); two threads at once
-# break the graph's lists. This is Jittor's `do_compile_inner` with a lock around all but the
-# compiler.
-_IN_TURN = r"""
-#include <mutex>
-#include "fused_op.h"
-#include "op_compiler.h"
-#include "opt/tuner_manager.h"
-#include "ops/op_register.h"
-namespace jittor {
-extern jit_op_entry_t (*do_compile_hook)(Op*);
-static jit_op_entry_t write_in_turn(Op* op) {
-    static std::mutex writing;
-    std::unique_lock<std::mutex> turn(writing);
-    OpCompiler compiler(op);
-    for (auto type : op_types) type->post_pass(&compiler);
-    string source = compiler.op ? TunerManager(&compiler).tune() : compiler.src;
-    op->compile_optimize(source);
-    string key = op->get_jit_key(get_jk());
-    turn.unlock();
-    return compiler.compile(key, source);
-}
-}
-"""
-
 
 def prepare_kernel_compiler():
-    """Make the kernels that Jittor compiles from now on compile faster, and safely in threads."""
-    _precompile_headers()
-    with jt.flag_scope(use_cuda=0):
-        jt.code((1,), "int32", [], cpu_header=_IN_TURN,
-                cpu_src="do_compile_hook = write_in_turn; out0_p[0] = 1;").sync()
+    """Make the kernels that Jittor compiles from now on compile faster.
 
-
-def _precompile_headers():
-    """Two thirds of a kernel's compile time go into reading headers.
-
-    The precompiled one is made once, in a few seconds, and kept in Jittor's cache (85 MB). It
-    serves only a compiler with the same flags; with another than g++, or where it cannot be
-    compiled, nothing changes.
+    Two thirds of a kernel's compile time go into reading headers. A precompiled one is made once,
+    in a few seconds, and kept in Jittor's cache (85 MB). It serves only a compiler with the same
+    flags; with another than g++, or where it cannot be compiled, nothing changes.
     """
     if jt.compiler.cc_type != "g++":
         return

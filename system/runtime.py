@@ -36,13 +36,16 @@ from system.first_import import (
     say,
 )
 
-PYTHONS = ((3, 8), (3, 12))  # the oldest and the newest that requirements.txt has wheels for
+PYTHONS = ((3, 8), (3, 14))  # the oldest and the newest that requirements.txt has wheels for
+JITTOR = "1.3.11.0+mended.1"  # that of third_party/jittor
+PILLOW = (12, 1)  # the newest that resizes as all before it, and as data/resampling.py
 ONEDNN_PACKAGE = "onednn-devel-cpu-gomp"
 # The folder Jittor 1.3.11 looks for below <home>/.cache/jittor/mkl before it downloads one.
 ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"
 JITTOR_KNOWS = ("g++", "clang", "icc", "icpc")  # in a compiler's file name
 JITTOR_DOWNLOADS = "cg.cs.tsinghua.edu.cn"
 _BFLOAT16 = 2  # of Jittor's use_tensorcore: CUBLAS_COMPUTE_32F_FAST_16BF
+_INSTALL = "install the requirements: pip install -r requirements.txt"
 _NO_CUDA = None  # why a GPU that is there is not used
 
 
@@ -54,14 +57,16 @@ def prepare():
     Does nothing if Jittor is already imported.
 
     Raises:
-        UserError: a Python that is too old or too new, no C++ compiler or a broken one, no
-            Python headers, no Jittor, mpirun without MPI's compiler, a home folder that cannot
-            be written or has no space left, or a compilation that failed.
+        UserError: a Python or a Pillow that is too old or too new, no C++ compiler or a broken
+            one, no Python headers, no Jittor or one without our mends, mpirun without MPI's
+            compiler, a home folder that cannot be written or has no space left, or a compilation
+            that failed.
         KeyboardInterrupt: Ctrl-C while the core is compiled, with what to do next.
     """
     if "jittor" in sys.modules:
         return
     _require_python()
+    _require_pillow()
     os.environ.setdefault("log_silent", "1")
     _require_compiler()
     _choose_mpi()
@@ -73,7 +78,8 @@ def prepare():
     os.environ.setdefault("cache_name", name)
     try:
         utils = _import_jittor_utils()
-        _require_headers(utils)
+        _require_mends(utils.get_jittor_version())
+        _require_headers()
         if toolkit:
             cuda_toolkit.lay_out(toolkit, gpu, os.path.join(
                 utils.home(), ".cache", "jittor", f"toolkit-{name}"))
@@ -149,6 +155,16 @@ def _require_python():
             f"environment with one: python{newest} -m venv .venv && . .venv/bin/activate")
 
 
+def _require_pillow():
+    try:
+        import PIL
+    except ImportError as error:
+        raise UserError(f"{error}; {_INSTALL}") from error
+    if tuple(int(number) for number in PIL.__version__.split(".")[:2]) > PILLOW:
+        raise UserError(f"Pillow {PIL.__version__} resizes images otherwise than those before it, "
+                        "and labels would change; pip install pillow==12.1.1")
+
+
 def _require_compiler():
     if not os.environ.get("cc_path", "g++"):
         del os.environ["cc_path"]  # Jittor would call the empty name
@@ -190,8 +206,7 @@ def _import_jittor_utils():
         try:
             import jittor_utils
         except ImportError as error:
-            failure = UserError(f"{error}; install the requirements: "
-                                "pip install -r requirements.txt")
+            failure = UserError(f"{error}; {_INSTALL}")
         except OSError as error:
             failure = OSError(str(error))
         except json.JSONDecodeError:
@@ -208,27 +223,18 @@ def _import_jittor_utils():
     return jittor_utils
 
 
-def _require_headers(utils):
-    """Jittor asks a `python3.x-config`, which many a Python has not, or not beside itself."""
-    try:
-        utils.get_py3_include_path()
-        return
-    except Exception as error:
+def _require_mends(version):
+    if version != JITTOR:
+        raise UserError(
+            f"Jittor {version} is installed, and this project needs {JITTOR}, the same with mends "
+            "(third_party/jittor/README.md); in the repository: pip install ./third_party/jittor")
+
+
+def _require_headers():
+    if not os.path.isfile(os.path.join(sysconfig.get_paths()["include"], "Python.h")):
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        include = sysconfig.get_paths()["include"]
-        if not os.path.isfile(os.path.join(include, "Python.h")):
-            raise UserError(
-                f"Jittor needs the headers of Python {version}; install them: "
-                f"apt-get install python{version}-dev") from error
-    path = os.path.join(utils.home(), ".cache", "jittor", f"python{version}-config")
-    with open(f"{path}.{os.getpid()}", "w") as file:
-        file.write("#!/bin/sh\ncase $1 in\n"
-                   f"--includes) echo '-I{include}';;\n"
-                   f"--extension-suffix) echo '{sysconfig.get_config_var('EXT_SUFFIX')}';;\n"
-                   "esac\n")
-    os.chmod(file.name, 0o755)
-    os.replace(file.name, path)
-    os.environ["python_config_path"] = path
+        raise UserError(f"Jittor needs the headers of Python {version}; install them: "
+                        f"apt-get install python{version}-dev")
 
 
 def _find_cuda():

@@ -286,10 +286,29 @@ def test_a_cache_of_another_user_is_named(prepare, tmp_path, there):
     assert "ermission" in line and str(tmp_path) in line and "JITTOR_HOME" in line
 
 
-@pytest.mark.parametrize("version", [(3, 7, 17), (3, 13, 0)])
+@pytest.mark.parametrize("version", [(3, 7, 17), (3, 15, 0)])
 def test_a_python_that_does_not_serve_is_named_before_anything_else(prepare, version):
     done = prepare(before=f"sys.version_info = {version}", cc_path="no-such-compiler")
-    assert f"Python 3.{version[1]} " in refused(done) and "3.8 to 3.12" in done.stderr
+    assert f"Python 3.{version[1]} " in refused(done) and "3.8 to 3.14" in done.stderr
+
+
+def test_a_jittor_without_our_mends_is_named(prepare):
+    line = refused(prepare("import jittor_utils\n"
+                           "jittor_utils.get_jittor_version = lambda: '1.3.11.0'"))
+    assert "Jittor 1.3.11.0 is installed" in line and "pip install ./third_party/jittor" in line
+
+
+@pytest.mark.parametrize("version, serves", [("12.1.1", True), ("12.2.0", False), ("13.0", False)])
+def test_a_pillow_of_other_pixels_is_named(prepare, version, serves):
+    done = prepare(f"import PIL\nPIL.__version__ = {version!r}")
+    assert (done.returncode == 0) == serves, done.stderr
+    assert serves or f"Pillow {version} " in refused(done) and "pillow==12.1.1" in done.stderr
+
+
+def test_missing_python_headers_are_named(prepare):
+    line = refused(prepare("import sysconfig\n"
+                           "sysconfig.get_paths = lambda: {'include': '/nowhere'}"))
+    assert f"apt-get install python3.{sys.version_info[1]}-dev" in line
 
 
 @pytest.mark.parametrize("fails_at", ["--version", "-shared"])
