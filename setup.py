@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: `pip install .` brings requirements.txt, whose Jittor is a folder."""
+"""What pyproject.toml cannot: `pip install .` brings requirements.txt, whose Jittor is a folder."""
 
 import re
 from pathlib import Path

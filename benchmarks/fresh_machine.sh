@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The README's first commands, as they stand in it, by a new user of a fresh Debian or Ubuntu. As root:
+# The README's first commands, as they stand in it, by a new user of a fresh Debian. As root:
 #
-#     bash benchmarks/fresh_machine.sh SUITE [FURTHER COMMAND]     # bookworm, trixie, sid, noble, …
+#     bash benchmarks/fresh_machine.sh SUITE [FURTHER COMMAND]     # bookworm, trixie, sid, …
 #
-# The machine is a tree that debootstrap makes in $FRESH, /var/tmp/fresh-SUITE if unset, unless it is
-# there already (of Ubuntu it needs --components=main,universe). The further command runs after
-# them, in the same shell. The tree stays, the new user's home in it is made anew.
+# The machine is a tree that debootstrap makes in $FRESH (/var/tmp/fresh-SUITE) unless one is there;
+# Ubuntu's needs --components=main,universe. The further command runs last, in the same shell. The
+# tree stays; the user is made anew.
 set -euo pipefail
 suite=$1 further=${2:-}
 tree=${FRESH:-/var/tmp/fresh-$suite}
@@ -13,9 +13,10 @@ cd "$(dirname "$0")/.."
 
 [ -d "$tree" ] || debootstrap --variant=minbase "$suite" "$tree" > "$tree.log"
 if [ ! -f "$tree/etc/sudoers.d/newcomer" ]; then
-  echo 'APT::Get::Assume-Yes "true";' > "$tree/etc/apt/apt.conf.d/yes"
-  chroot "$tree" apt-get -qq update
-  DEBIAN_FRONTEND=noninteractive chroot "$tree" apt-get -qq install sudo ca-certificates > "$tree.log"
+  echo 'quiet "2"; Dpkg::Use-Pty "0"; APT::Get::Assume-Yes "true";' \
+    > "$tree/etc/apt/apt.conf.d/quiet"
+  chroot "$tree" apt-get update
+  chroot "$tree" apt-get install sudo ca-certificates > "$tree.log" 2>&1
   cp /etc/ssl/certs/ca-certificates.crt "$tree/etc/ssl/certs/"  # a proxy's too
   echo 'newcomer ALL=(ALL) NOPASSWD: ALL' > "$tree/etc/sudoers.d/newcomer"
 fi
@@ -25,19 +26,18 @@ home=$tree/home/newcomer
 mkdir "$home/project"
 git archive HEAD | tar --extract --directory "$home/project"
 {
-  echo 'cd ~/project; set -e; export DEBIAN_FRONTEND=noninteractive; timed() {'
+  echo 'cd ~/project; set -e; timed() {'
   echo '  echo "\$ $1"; local begin=$SECONDS; eval "$1"; echo "[$((SECONDS - begin)) s] ${1%% *} …"; }'
   # The first block of commands, less the line for tests.
   sed -n '/^```bash/,/^```/{/^```/!p};/^```bash/,/^```/{/^```$/q}' README.md |
     grep -v requirements-dev.txt | while read -r line; do printf 'timed %q\n' "$line"; done
-  echo 'python --version; g++ --version | head -1; pip list 2> /dev/null | grep -iE "^(jittor|numpy|pillow) "'
+  echo 'python --version; g++ --version | head -1; pip freeze | grep -iE "^(jittor|numpy|pillow)\b"'
   [ -z "$further" ] || printf 'timed %q\n' "$further"
 } > "$home/commands.sh"
 chroot "$tree" chown --recursive newcomer: /home/newcomer
 
-# Of this machine's environment the user has pip's settings alone.
-kept=(); while IFS= read -r variable; do kept+=("$variable"); done < <(env | grep -E '^(PIP|SSL_CERT)_' || true)
-export tree
-exec unshare --mount bash -c 'mount -t proc proc "$tree/proc" && mount --rbind /dev "$tree/dev" &&
-  exec env -i PATH=/usr/bin:/bin LANG=C.UTF-8 "$@" chroot "$tree" su newcomer -c "bash ~/commands.sh"' \
-  bash "${kept[@]}"
+mapfile -t kept < <(env | grep -E '^(PIP|SSL_CERT)_')  # of this machine's environment, pip's alone
+tree=$tree exec unshare --mount bash -c '
+  mount -t proc proc "$tree/proc" && mount --rbind /dev "$tree/dev" &&
+  exec env -i PATH=/usr/bin:/bin:/usr/sbin LANG=C.UTF-8 "$@" chroot "$tree" \
+    su newcomer -c "bash ~/commands.sh"' bash "${kept[@]}"

@@ -37,7 +37,7 @@ SITE = Path(jittor_utils.__file__).parent.parent
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda path: path.stem)
 def test_the_installed_jittor_has_each_patch(patch):
     """`pip install -r requirements.txt` is to be run again after a patch has changed."""
-    for path, old, new in mended_jittor.parts(patch):
+    for path, _, new in mended_jittor.parts(patch):
         if path.startswith("python/"):  # not setup.py
             text = (SITE / path[len("python/"):]).read_text(encoding="utf-8")
             assert text.count(new) == 1, f"{path} has not once:\n{new}"

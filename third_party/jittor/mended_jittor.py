@@ -57,7 +57,7 @@ def apply(patch, tree):
 
 
 def parts(patch):
-    """A unified diff as (path of a file, the lines before, the lines after) of each of its parts."""
+    """Of each part of a unified diff: a path, the lines before and the lines after."""
     _, *files = re.split(r"^--- a/.*\n\+\+\+ b/(.*)\n", patch.read_text(encoding="utf-8"),
                          flags=re.MULTILINE)
     for path, changes in zip(files[::2], files[1::2]):
