@@ -236,7 +236,7 @@ def test_jclip_by_its_own_name(tmp_path, small_clip):
     source = tmp_path / "source"  # where setuptools leaves what it builds
     for name in ("models", "system"):
         shutil.copytree(os.path.join(ROOT, name), source / name)
-    for name in ("pyproject.toml", "requirements.txt", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "requirements.txt", "README.md"):
         shutil.copy(os.path.join(ROOT, name), source)
     done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps",
                            "--target", str(site), str(source)], capture_output=True, text=True)

@@ -75,11 +75,14 @@ def test_a_patch_is_applied_where_its_lines_stand_once(tmp_path, text, times):
 
 
 def test_a_source_of_another_content_is_refused(tmp_path, monkeypatch, capfd):
-    (tmp_path / "jittor-1.3.11.0.tar.gz").write_bytes(b"another")
+    index, target = tmp_path / "index", tmp_path / "target"
+    for folder in (index, target):
+        folder.mkdir()
+    (index / "jittor-1.3.11.0.tar.gz").write_bytes(b"another")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     with pytest.raises(subprocess.CalledProcessError):
-        mended_jittor.download(tmp_path)
+        mended_jittor.download(target)
     assert "DO NOT MATCH THE HASHES" in capfd.readouterr().err
 
 
@@ -88,9 +91,9 @@ def test_a_source_of_another_content_is_refused(tmp_path, monkeypatch, capfd):
 def test_values_go_from_numpy_to_jittor_and_back(dtype):
     values = np.array([[1, 0, 7], [100, 5, 2]], dtype)
     with jt.flag_scope(auto_convert_64_to_32=0):
-        for array in (values, values.T, values[:, ::2], values[::-1], values[:0], values[0, 0]):
+        for array in (values, values.T, values[:, ::2], values[::-1], values[:0]):
             var = jt.array(array)
-            assert np.array_equal(var.numpy(), np.atleast_1d(array))
+            assert np.array_equal(var.numpy(), array)
             assert var.numpy().dtype == array.dtype
         items = [jt.array(values.reshape(-1)[i:i + 1]).item() for i in range(values.size)]
     assert items == values.reshape(-1).tolist()
