@@ -13,8 +13,8 @@ cd "$(dirname "$0")/.."
 
 [ -d "$tree" ] || debootstrap --variant=minbase "$suite" "$tree" > "$tree.log"
 if [ ! -f "$tree/etc/sudoers.d/newcomer" ]; then
-  echo 'quiet "2"; Dpkg::Use-Pty "0"; APT::Get::Assume-Yes "true";' \
-    > "$tree/etc/apt/apt.conf.d/quiet"
+  cat > "$tree/etc/apt/apt.conf.d/fresh" <<< 'quiet "2"; Dpkg::Use-Pty "0"; APT::Get::Assume-Yes "1";
+    Acquire::Check-Valid-Until "false";'  # of a mirror that is some days behind
   chroot "$tree" apt-get update
   chroot "$tree" apt-get install sudo ca-certificates > "$tree.log" 2>&1
   cp /etc/ssl/certs/ca-certificates.crt "$tree/etc/ssl/certs/"  # a proxy's too
