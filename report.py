@@ -12,8 +12,9 @@ import os
 import sys
 
 from configs.command_line import Parser
-from runs.compare import format_table, read_groups, table_of, write_comparison
+from runs.compare import read_groups, table_of, write_comparison
 from runs.page import PAGE_NAME, write_run_page
+from runs.texts import format_table
 from system.errors import run_script
 from system.places import home, require_writable
 

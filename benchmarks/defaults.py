@@ -35,7 +35,7 @@ from pipeline.look import first_views
 from pipeline.trained import base_threshold, load_trained
 from pipeline.transduction import predict_together
 from prompts import PromptLibrary
-from runs.report import summary
+from runs.metrics import summary
 from system.files import read_pickle
 
 FIGURES = ("base", "new", "harmonic_mean")
@@ -128,8 +128,7 @@ class Run:
             labels = predict_together(trained, features, config.transduction)[0].labels
         else:
             labels = predict(trained, features).labels
-        shares = summary(trained.base, labels, scores, np.isin(labels[:, 0], trained.base),
-                         self._labels)
+        shares = summary(trained.base, labels, scores, self._labels)
         return [shares[figure] for figure in FIGURES]
 
     def _tuned_text(self, config):

@@ -6,9 +6,10 @@ import re
 import numpy as np
 
 from runs import figures
-from runs.elements import figure, header, points, section, table, text, write_html
+from runs.elements import figure, header, section, table, text, write_html
 from runs.log import read_log
 from runs.record import read_record, summary_of
+from runs.texts import points
 from system.errors import UserError
 
 # Settings that tell one run from its repetition.
@@ -75,13 +76,6 @@ def table_of(groups):
                 f" ± {values.std():.{digits}f}" if len(values) > 1 else ""))
         rows.append([name, str(len(runs)), *cells])
     return rows
-
-
-def format_table(rows):
-    """Rows of texts as lines, the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *(
-        cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]) for row in rows)
 
 
 def write_comparison(groups, path):

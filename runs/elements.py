@@ -78,11 +78,6 @@ def image_tag(jpeg, alt, side=None):
             f'src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">')
 
 
-def points(share):
-    """A share as '70.1 %', its parts kept on one line."""
-    return f"{100 * share:.1f}\u00a0%"
-
-
 def text(value):
     """A value as text in HTML."""
     return html.escape(str(value))

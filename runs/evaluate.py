@@ -3,13 +3,17 @@
 import numpy as np
 
 from pipeline.trained import base_logits, base_logits_of, text_logits
-from runs.report import (
+from runs.metrics import (
+    ABLATION_COLUMNS,
     ablation_table,
-    print_ablation,
-    print_calibration,
-    print_own_sides,
-    print_report,
+    accuracy,
+    by_domain,
+    expected_calibration_error,
+    harmonic_mean,
+    sides_of,
+    summary,
 )
+from runs.texts import format_table, percent
 
 
 def evaluate(trained, features, judged, labels, show_parts):
@@ -21,21 +25,57 @@ def evaluate(trained, features, judged, labels, show_parts):
         labels: int array (N,), -1 where unknown.
 
     Returns:
-        `ablation_table`.
+        `runs.metrics.ablation_table`'s.
     """
     rankings = judged.predictions.labels
-    print_report(trained.classes, trained.base, rankings, features.scores,
-                 np.isin(rankings[:, 0], trained.base), labels)
+    print_accuracies(trained.classes, trained.base, rankings, features.scores, labels)
     print_calibration(judged.predictions, labels, judged.temperature)
     rows = ablation_rows(trained, features, judged.one_by_one.labels)
     if judged.log_z is not None:
         rows.append(("+ all images together", judged.log_z[:, trained.base],
                      judged.log_z[:, trained.new], rankings))
     table = ablation_table(rows, trained.base, trained.new, labels)
-    print_own_sides(table)
+    last = table[-1][1]  # as the papers' base-to-new setting measures it
+    if not np.isnan([last["base"], last["new"]]).any():
+        print(f"each side among its own classes: base {percent(last['base'])}   "
+              f"new {percent(last['new'])}   "
+              f"harmonic mean {percent(harmonic_mean(last['base'], last['new']))}")
     if show_parts:
-        print_ablation(table)
+        print("\n" + format_table([["part", *ABLATION_COLUMNS], *(
+            [name, *map(percent, shares.values())] for name, shares in table)]))
     return table
+
+
+def print_accuracies(classes, base, rankings, scores, labels):
+    """Print `summary`, and top-1 by domain; the arguments are its, and the list of classes."""
+    shares = summary(base, rankings, scores, labels)
+    for name, rows in sides_of(base, labels).items():
+        if rows.any():
+            print(f"{name:<5} {rows.sum():6d} images   top-1 {percent(shares[name])}   "
+                  f"top-{rankings.shape[1]} {percent(shares[f'{name}_top'])}")
+    if "harmonic_mean" in shares:
+        print(f"harmonic mean of base and new {percent(shares['harmonic_mean'])}")
+        print(f"base/new: AUROC {shares['auroc']:.4f}   FPR95 {percent(shares['fpr95'])}   "
+              f"decided right {percent(shares['decided_right'])}")
+    for domain, rows in by_domain(classes, labels).items():
+        print(f"  {domain or 'no domain':<16} {rows.sum():6d} images   "
+              f"top-1 {percent(accuracy(rankings[rows], labels[rows]))}")
+
+
+def print_calibration(predictions, labels, temperature):
+    """How far the first label's probability is from its being right, without and with temperature.
+
+    Args:
+        predictions: `pipeline.classifier.Predictions`.
+        labels: int array (N,), -1 where unknown; such images do not count.
+        temperature: of base images.
+    """
+    known = labels >= 0
+    right = (predictions.labels[:, 0] == labels)[known]
+    before, after = (expected_calibration_error(each[known, 0], right)
+                     for each in (predictions.plain, predictions.probabilities))
+    print(f"calibration error (15 bins) {percent(before)} before, {percent(after)} after "
+          f"temperature {temperature:.2f}")
 
 
 def ablation_rows(trained, features, rankings):

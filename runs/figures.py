@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from runs.metrics import reliability, roc, threshold_curve
+from runs.texts import duration
 
 COLUMN, WIDE = 336, 708  # pixels: one and two of the page's three columns
 # What stands for a colour in matplotlib is a variable of `style.css` in the page, where it has a
@@ -67,7 +68,7 @@ def ablation(table):
     """Top-1 of base images as the parts are added.
 
     Args:
-        table: `runs.report.ablation_table`'s.
+        table: `runs.metrics.ablation_table`'s.
     """
     names = [name for name, _ in table]
     values = 100 * np.array([shares["base"] for _, shares in table])
@@ -323,13 +324,6 @@ def run_values(names, values):
 def columns(lines, *names):
     """Arrays of what a log's lines hold under each name."""
     return [np.array([line[name] for line in lines], float) for name in names]
-
-
-def duration(seconds):
-    """'0.3 s', '41 s', '2.4 min', '1.2 h', its parts kept on one line."""
-    size, unit = (1, "s") if seconds < 59.5 else (60, "min") if seconds < 3570 else (3600, "h")
-    value = seconds / size
-    return f"{value:.{0 if value >= 9.95 else 1}f}\u00a0{unit}"
 
 
 def central(scores):

@@ -42,8 +42,7 @@ def gather(images, labels, trained, features, predictions, config):
     return {
         "config": config.to_dict(), "classes": [list(c) for c in trained.classes],
         "base": trained.base, "names": list(images.names), "labels": labels,
-        "scores": features.scores, "taken_for_base": is_base,
-        "threshold": trained.decision.threshold,
+        "scores": features.scores, "threshold": trained.decision.threshold,
         "rankings": predictions.labels, "base_label": base_label, "new_label": new_label,
         "zero_shot_label": zero_shot_label,
         "confidence": confidence, "plain_confidence": predictions.plain[:, 0],

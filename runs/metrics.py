@@ -2,7 +2,87 @@
 
 import numpy as np
 
-from models.calibration import recall_threshold
+from models.calibration import by_logit, recall_threshold
+
+ABLATION_COLUMNS = ("base", "new", "base of all", "new of all", "H")
+
+
+def summary(base, rankings, scores, labels):
+    """What the predictions are worth, as shares.
+
+    Args:
+        base: int array, labels of the base classes.
+        rankings: int array (N, K), labels by likelihood.
+        scores: array (N,), higher for base.
+        labels: int array (N,), -1 where unknown; such images do not count.
+
+    Returns:
+        {name: float}: top-1 and top-K of 'all', 'base' and 'new' images ('all_top' for top-K),
+        'harmonic_mean' of base and new, and of the base/new decision 'auroc', 'fpr95' and
+        'decided_right'; without what these images do not tell.
+    """
+    sides = sides_of(base, labels)
+    shares = {}
+    for name, rows in sides.items():
+        if rows.any():
+            shares[name] = accuracy(rankings[rows], labels[rows])
+            shares[f"{name}_top"] = accuracy(rankings[rows], labels[rows], rankings.shape[1])
+    if "base" in shares and "new" in shares:
+        known, is_base = sides["all"], sides["base"]
+        shares["harmonic_mean"] = harmonic_mean(shares["base"], shares["new"])
+        shares["auroc"] = auroc(scores[known], is_base[known])
+        shares["fpr95"] = fpr_at_recall(scores[known], is_base[known])
+        shares["decided_right"] = float((np.isin(rankings[:, 0], base) == is_base)[known].mean())
+    return shares
+
+
+def sides_of(base, labels):
+    """{'all', 'base', 'new': bool array (N,)}, which images with a known label are of a side."""
+    known, is_base = labels >= 0, np.isin(labels, base)
+    return {"all": known, "base": is_base, "new": known & ~is_base}
+
+
+def by_domain(classes, labels):
+    """{domain: bool array (N,)} of the domains that images with a known label are of.
+
+    Args:
+        classes: list (C) of (domain, name).
+        labels: int array (N,), -1 where unknown.
+    """
+    domains = np.array([domain for domain, _ in classes])
+    rows = {domain: (labels >= 0) & (domains[labels] == domain)
+            for domain in dict.fromkeys(domains)}
+    return {domain: each for domain, each in rows.items() if each.any()}
+
+
+def ablation_table(rows, base, new, labels):
+    """Top-1 as the parts are added, one after the other.
+
+    Args:
+        rows: list of (name, base logits (N, C_base), new logits (N, C_new), rankings): int
+            array (N, K) of labels by likelihood, or None where nothing but the logits decides
+            between base and new.
+        base, new: int arrays, labels of either side.
+        labels: int array (N,), -1 where unknown.
+
+    Returns:
+        list of (name, {column of `ABLATION_COLUMNS`: share}): 'base' and 'new' are among the
+        classes of the image's own side; 'base of all', 'new of all' and 'H', their harmonic mean,
+        are among all classes.
+    """
+    is_base, is_new = np.isin(labels, base), np.isin(labels, new)
+    table = []
+    for name, base_logits, new_logits, rankings in rows:
+        among_own = [accuracy(side[by_logit(logits)[rows_of]], labels[rows_of])
+                     for side, logits, rows_of in ((base, base_logits, is_base),
+                                                   (new, new_logits, is_new))]
+        if rankings is None:
+            rankings = np.concatenate([base, new])[
+                by_logit(np.concatenate([base_logits, new_logits], axis=1))]
+        of_all = [accuracy(rankings[side], labels[side]) for side in (is_base, is_new)]
+        table.append((name, dict(zip(ABLATION_COLUMNS,
+                                     [*among_own, *of_all, harmonic_mean(*of_all)]))))
+    return table
 
 
 def accuracy(rankings, labels, k=1):
@@ -21,8 +101,8 @@ def accuracy(rankings, labels, k=1):
 
 
 def harmonic_mean(a, b):
-    """2ab / (a + b), 0 where both are 0."""
-    return 2 * a * b / (a + b) if a + b else 0.0
+    """2ab / (a + b), 0 where both are 0, of numbers or of arrays."""
+    return 2 * a * b / np.maximum(a + b, 1e-12)
 
 
 def auroc(scores, positive):
@@ -103,7 +183,7 @@ def threshold_curve(scores, is_base, base_right, new_right):
     base = _n_reaching(scores[is_base & base_right], thresholds) / is_base.sum()
     right = ~is_base & new_right
     new = (right.sum() - _n_reaching(scores[right], thresholds)) / (~is_base).sum()
-    return thresholds, base, new, 2 * base * new / np.maximum(base + new, 1e-12)
+    return thresholds, base, new, harmonic_mean(base, new)
 
 
 def _n_reaching(scores, thresholds):

@@ -11,15 +11,21 @@ from runs.elements import (
     figure,
     header,
     image_tag,
-    points,
     section,
     table,
     text,
     write_html,
 )
-from runs.figures import duration
 from runs.log import LOG_NAME, read_log
-from runs.metrics import accuracy, expected_calibration_error, threshold_curve
+from runs.metrics import (
+    ABLATION_COLUMNS,
+    accuracy,
+    by_domain,
+    expected_calibration_error,
+    harmonic_mean,
+    sides_of,
+    threshold_curve,
+)
 from runs.record import (
     RECORD_NAME,
     confused_pairs,
@@ -29,7 +35,7 @@ from runs.record import (
     typical,
     worst_classes,
 )
-from runs.report import ABLATION_COLUMNS, by_domain, sides_of
+from runs.texts import duration, points
 from system.errors import UserError
 
 PAGE_NAME = "report.html"
@@ -91,9 +97,8 @@ def headline(record, log):
               f"zero-shot {points(zero_shot[name])}")
              for name in ("all", "base", "new") if name in shares]
     if "harmonic_mean" in shares:
-        base, new = zero_shot["base"], zero_shot["new"]
-        tiles[0] = ("harmonic mean", points(shares["harmonic_mean"]),
-                    f"zero-shot {points(2 * base * new / max(base + new, 1e-12))}")
+        tiles[0] = ("harmonic mean", points(shares["harmonic_mean"]), "zero-shot "
+                    f"{points(harmonic_mean(zero_shot['base'], zero_shot['new']))}")
         tiles.append(("base/new AUROC", f"{shares['auroc']:.3f}",
                       f"{points(shares['decided_right'])} decided right"))
     known, right = right_of(record)

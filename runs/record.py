@@ -6,13 +6,13 @@ The record is a dict; N images of C classes:
     base        int array, base labels        versions    {name: text}
     names       list (N) of file names        seconds     that the test took
     labels      int array (N,), -1 unknown    threshold   score of even odds
-    scores      array (N,), of base/new       taken_for_base  bool array (N,)
-    rankings    int array (N, K)              temperature of base images' logits
+    scores      array (N,), of base/new       temperature of base images' logits
+    rankings    int array (N, K), labels by likelihood
     confidence, plain_confidence    arrays (N,), probability of the first label with and without
                 the temperature
     base_label, new_label, zero_shot_label    int arrays (N,): the likeliest class of either side,
                 and of all by the original CLIP from the whole image
-    ablation    `runs.report.ablation_table`'s, empty where it was not asked for
+    ablation    `runs.metrics.ablation_table`'s, empty where it was not asked for
     pictures    {image: JPEG}               parameters  {part: how many numbers}, and the total
     crops       what MTA made of a few images: {image, whole: JPEG, crops: JPEGs, inlierness:
                 array, one a crop; before, after: [label, probability] without and with MTA}
@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from runs.log import read_log
-from runs.report import summary
+from runs.metrics import summary
 from system.errors import UserError
 from system.files import read_pickle, write_pickle
 
@@ -56,9 +56,8 @@ def read_record(folder):
 
 
 def summary_of(record):
-    """`runs.report.summary` of a record."""
-    return summary(*(record[name] for name in (
-        "base", "rankings", "scores", "taken_for_base", "labels")))
+    """`runs.metrics.summary` of a record."""
+    return summary(*(record[name] for name in ("base", "rankings", "scores", "labels")))
 
 
 def confused_pairs(predicted, labels, n_pairs=N_PAIRS):

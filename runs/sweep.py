@@ -17,8 +17,9 @@ from urllib.parse import quote
 import yaml
 
 from configs import load_config
-from runs.compare import format_table, read_groups, table_of
+from runs.compare import read_groups, table_of
 from runs.record import read_record
+from runs.texts import format_table
 from system.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -54,7 +54,8 @@ def test_an_entrys_lora_is_tested_as_it_is(workplace, tmp_path, lora):
     write_pickle(str(lora), clip_lora(size=0))
     assert run("test.py", workplace, *settings, "mta.views=1").returncode == 0
     record = read_record(str(own))
-    told = record["taken_for_base"] & np.isin(record["zero_shot_label"], record["base"])
+    told = np.isin(record["rankings"][:, 0], record["base"]) & np.isin(
+        record["zero_shot_label"], record["base"])
     np.testing.assert_array_equal(record["base_label"][told], record["zero_shot_label"][told])
     assert told.any()
     assert lines != (tmp_path / "r.txt").read_text().splitlines()

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from runs.compare import format_table, read_groups, table_of, write_comparison
+from runs.compare import read_groups, table_of, write_comparison
 from runs.record import summary_of
+from runs.texts import format_table
 from system.errors import UserError
 from tests.reference.run import example_record, write_run
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.classifier import predict
 from runs.evaluate import ablation_rows
-from runs.report import ablation_table
+from runs.metrics import ablation_table
 from tests.test_classifier import unit, world
 
 

@@ -103,8 +103,7 @@ def test_without_new_classes_the_page_has_no_number_that_is_none():
     record = example_record()
     old = record["labels"] < 4
     record.update(classes=record["classes"][:4], scores=np.full(old.sum(), np.inf, np.float32),
-                  threshold=np.inf, taken_for_base=np.ones(old.sum(), bool), crops=[], pictures={},
-                  names=record["names"][:old.sum()])
+                  threshold=np.inf, crops=[], pictures={}, names=record["names"][:old.sum()])
     for name in ("labels", "rankings", "base_label", "new_label", "zero_shot_label", "confidence",
                  "plain_confidence"):
         record[name] = np.minimum(record[name][old], 3)

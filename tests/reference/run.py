@@ -5,8 +5,8 @@ from PIL import Image
 
 from configs import load_config
 from runs.log import RunLog
+from runs.metrics import ABLATION_COLUMNS
 from runs.record import crops_shown, thumbnail, write_record
-from runs.report import ABLATION_COLUMNS
 
 CLASSES = [["Animal", "red fox"], ["Animal", "tree frog"], ["Object", "blue & <white> vase"],
            ["Object", "clock"], ["Car", "coupé"], ["Car", "van"]]
@@ -23,8 +23,7 @@ def example_record(seed=0, labelled=True, N=120, **settings):
     new_label = np.where(~is_base & (rng.rand(N) < 0.7), labels,
                          rng.randint(N_BASE, len(CLASSES), size=N))
     scores = rng.normal(2.0 * is_base - 1, 1).astype(np.float32)
-    taken = scores >= 0.1
-    first = np.where(taken, base_label, new_label)
+    first = np.where(scores >= 0.1, base_label, new_label)
     rankings = np.array([[label, *(c for c in range(5) if c != label)][:5] for label in first])
     pixels = rng.randint(256, size=(20, 16, 16, 3)).astype(np.uint8)
     parts = ("zero-shot", "+ learned prompt", "+ LoRA", "+ head", "+ MTA", "+ OOD")
@@ -34,7 +33,7 @@ def example_record(seed=0, labelled=True, N=120, **settings):
         "classes": CLASSES, "base": np.arange(N_BASE),
         "names": [f"image_{i}.png" for i in range(N)],
         "labels": labels if labelled else np.full(N, -1),
-        "scores": scores, "threshold": 0.1, "taken_for_base": taken, "rankings": rankings,
+        "scores": scores, "threshold": 0.1, "rankings": rankings,
         "base_label": base_label, "new_label": new_label,
         "zero_shot_label": rng.randint(len(CLASSES), size=N),
         "confidence": rng.uniform(0.3, 1.0, N),
