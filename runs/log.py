@@ -1,4 +1,4 @@
-"""A run's log: `log.jsonl` in its folder, one JSON object a line, and TensorBoard's if installed.
+"""A run's log: `log.jsonl` in its folder, one JSON object a line.
 
 Every line has `time`, seconds of work since the run began (pauses between processes do not
 count), `seconds`, those since the line before, and `stage`; then what the stage has to tell:
@@ -39,7 +39,6 @@ class RunLog:
     def __init__(self, folder):
         self.folder = folder
         self.path = os.path.join(folder, LOG_NAME)
-        self._writer = None
 
     def begin(self, stage, epochs_done=0):
         """Start a stage, or go on with it after some epochs.
@@ -79,7 +78,6 @@ class RunLog:
         os.makedirs(self.folder, exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(_line(record))
-        self._to_tensorboard(record)
 
     @contextlib.contextmanager
     def timed(self, stage):
@@ -87,21 +85,6 @@ class RunLog:
         self.begin(stage)
         yield
         self.write()
-
-    def _to_tensorboard(self, record):
-        if self._writer is None:
-            try:
-                from tensorboardX import SummaryWriter  # optional, and slow to import
-            except ImportError:
-                self._writer = False
-            else:
-                self._writer = SummaryWriter(self.folder)
-        if self._writer:
-            for name, value in record.items():
-                if name not in ("stage", "epoch", "step"):
-                    self._writer.add_scalar(f"{self.stage}/{name}", value,
-                                            record.get("step", record.get("epoch", 0)))
-            self._writer.flush()
 
 
 def read_log(folder):

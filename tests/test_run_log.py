@@ -1,8 +1,6 @@
 """A run's log: what is written is read, a resumed run has no epoch twice."""
 
 import json
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -87,29 +85,6 @@ def test_damage_before_the_last_line_is_named(tmp_path):
     path.write_text("\n".join([lines[0], lines[1][:20], lines[2]]) + "\n")
     with pytest.raises(UserError, match="log.jsonl, line 2 is damaged"):
         read_log(str(tmp_path))
-
-
-def test_tensorboard_gets_the_numbers_where_it_is_installed(tmp_path, monkeypatch):
-    written = []
-
-    class SummaryWriter:
-        def __init__(self, folder):
-            assert folder == str(tmp_path)
-
-        def add_scalar(self, name, value, step):
-            written.append((name, value, step))
-
-        def flush(self):
-            pass
-
-    monkeypatch.setitem(sys.modules, "tensorboardX",
-                        types.SimpleNamespace(SummaryWriter=SummaryWriter))
-    log = RunLog(str(tmp_path))
-    log.begin("tune")
-    log.write(epoch=2, step=18, loss=0.5)
-    log.begin("head")
-    log.write(epoch=10, loss=0.25)
-    assert ("tune/loss", 0.5, 18) in written and ("head/loss", 0.25, 10) in written
 
 
 def test_distance_is_that_of_one_long_vector():
