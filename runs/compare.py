@@ -6,11 +6,11 @@ import re
 import numpy as np
 
 from runs import figures
-from runs.elements import figure, header, section, table, text, write_html
 from runs.log import read_log
+from runs.page import render
 from runs.record import read_record, summary_of
-from runs.texts import points
 from system.errors import UserError
+from system.files import write_atomically
 
 # Settings that tell one run from its repetition.
 REPEATED = ("seed", "output.checkpoint_dir", "output.cache_dir", "output.shipped_dir")
@@ -80,22 +80,16 @@ def table_of(groups):
 
 def write_comparison(groups, path):
     """Write a page that shows `read_groups`'s result."""
-    names, *rows = table_of(groups)
-    drawings, best = [], []
+    accuracies = []
     for name in ("base", "new", "H"):
         values = {group: [run[name] for run in runs if name in run]
                   for group, runs in groups.items()}
         means = {group: np.mean(each) for group, each in values.items() if each}
         if means:
-            drawings.append(figure(f"{name}, top-1 in %", figures.run_values(
-                list(values), list(values.values())), "● a run   | the mean"))
             group = max(means, key=means.get)
-            best.append(f"{name} {points(means[group])} with {group}")
-    n_runs = sum(map(len, groups.values()))
-    write_html(path, "Comparison", header(
-        "Comparison", f"{n_runs} runs of {len(groups)} settings", [])
-        + section("Numbers", "Accuracies among all classes in %, of several runs the mean ± "
-                  "standard deviation.",
-                  table(names, [list(map(text, row)) for row in rows]), layout="whole")
-        + section("Accuracy", f"The best means: {'; '.join(best) or 'no labels are known'}.",
-                  *drawings))
+            accuracies.append({"name": name, "group": group, "best": means[group],
+                               "drawing": figures.run_values(list(values), values.values())})
+    columns, *rows = table_of(groups)
+    write_atomically(path, render(
+        "comparison.html.j2", name="Comparison", n_runs=sum(map(len, groups.values())),
+        columns=columns, rows=rows, accuracies=accuracies).encode())

@@ -2,14 +2,15 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
+from playwright.sync_api import sync_playwright
 
 from runs.compare import read_groups, write_comparison
 from runs.page import run_page, write_run_page
 from system.errors import UserError
-from tests.browser import CHROMIUM, Browser
 from tests.reference.run import example_record, write_run
 
 pytestmark = pytest.mark.slow
@@ -42,7 +43,7 @@ def read(path):
 def test_every_part_is_there(pages):
     page = read(pages["run"])
     assert re.findall(r"<h2>(.*?)</h2>", page) == SECTIONS
-    assert page.count("<svg") == 9  # the loss twice, for wide and narrow windows
+    assert page.count("<svg") == 8
     assert "blue &amp; &lt;white&gt; vase" in page and "<white>" not in page
     assert "#0102" not in page  # a stand-in for a colour that was not replaced
 
@@ -50,15 +51,15 @@ def test_every_part_is_there(pages):
 def test_without_labels_their_parts_say_why_they_are_left_out(pages):
     page = read(pages["unlabelled"])
     for title in NEED_LABELS:
-        assert re.search(rf"<h2>{title}</h2><p [^>]*>No labels", page), title
-    assert page.count("<svg") == 3 and "What MTA looks at" in page
+        assert re.search(rf"<h2>{title}</h2>\s*<p [^>]*>No labels", page), title
+    assert page.count("<svg") == 2 and re.findall(r"<h2>(.*?)</h2>", page) == SECTIONS
 
 
 def test_before_the_test_the_page_shows_the_training_alone(tmp_path):
     folder = write_run(tmp_path)
     (tmp_path / "test.pkl").unlink()
     page = read(write_run_page(folder))
-    assert "not tested yet" in page and page.count("<svg") == 3
+    assert "not tested yet" in page and page.count("<svg") == 2
 
 
 @pytest.mark.parametrize("n_images", [1, 2, 5, 12])
@@ -76,7 +77,7 @@ def test_few_images_have_a_page_too(n_images, right):
 
 
 @pytest.mark.parametrize("still, drawn", [
-    (("head",), 3), (("prompt", "lora"), 3), (("prompt", "lora", "head"), 2)])
+    (("head",), 2), (("prompt", "lora"), 2), (("prompt", "lora", "head"), 1)])
 @pytest.mark.filterwarnings("error")
 def test_a_part_that_has_not_moved_is_left_out_of_the_paces(tmp_path, still, drawn):
     """As the head of one epoch, or a part with a learning rate of 0."""
@@ -147,40 +148,48 @@ COLOURS = """[getComputedStyle(document.body).backgroundColor,
 
 
 @pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
+def show():
+    """Opens a page in a window of a width; it returns the page and the addresses it asked for."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser",
+                                                    "google-chrome"))), None)
+    if chromium is None:
         pytest.skip("no Chromium is installed: apt-get install chromium")
-    with Browser() as browser:
-        yield browser
+    with sync_playwright() as driver:
+        process = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+
+        def show(path, width, look):
+            page, asked_for = process.new_page(
+                viewport={"width": width, "height": 800}, color_scheme=look), []
+            page.on("request", lambda request: asked_for.append(request.url))
+            page.goto(f"file://{path}")
+            return page, asked_for
+
+        yield show
+        process.close()
 
 
 def brightness(colour):
     return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("look", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("name", ["run", "unlabelled", "comparison"])
-def test_a_browser_draws_all_of_it_within_the_window(pages, browser, name, width, dark):
-    browser.requests.clear()
-    browser.open(pages[name], width, dark)
-    assert browser.evaluate("innerWidth") == width
-    assert browser.evaluate("document.documentElement.scrollWidth") <= width
-    assert browser.evaluate(OVERFLOW) == []
-    boxes = browser.evaluate(BOXES)
+def test_a_browser_draws_all_of_it_within_the_window(pages, show, name, width, look):
+    page, asked_for = show(pages[name], width, look)
+    assert page.evaluate("innerWidth") == width
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(OVERFLOW) == []
+    boxes = page.evaluate(BOXES)
     assert all(width > 0 and height > 20 and sizes for _, width, height, _, sizes in boxes)
     if name == "run":
         n_drawn = {title: n for title, _, _, n, _ in boxes}
         assert list(n_drawn) == SECTIONS and n_drawn["How it learned"] == 2
         assert n_drawn["Base or new"] == 3 and all(n_drawn[title] for title in SECTIONS[:-1])
-    paper, *inks = map(brightness, browser.evaluate(COLOURS))
-    assert inks and (paper < 60 if dark else paper > 240)
+    paper, *inks = map(brightness, page.evaluate(COLOURS))
+    assert inks and (paper < 60 if look == "dark" else paper > 240)
     assert all(abs(ink - paper) > 60 for ink in inks)
-    assert [address for address in browser.requests if not address.startswith("data:")] == [
+    assert [address for address in asked_for if not address.startswith("data:")] == [
         f"file://{pages[name]}"]
-
-
-def test_a_screenshot_shows_the_page(pages, browser):
-    browser.open(pages["run"], 1280)
-    screenshot = browser.screenshot(800)
-    assert screenshot.startswith(b"\x89PNG") and len(screenshot) > 20_000
+    assert len(page.screenshot(full_page=True)) > 20_000  # bytes of PNG: it is not blank
+    page.close()

@@ -87,7 +87,7 @@ def test_a_run_leaves_its_log_and_its_page(trained, tmp_path):
     assert len([line for line in log if line["stage"] == "head"]) == 20
     assert log[-1]["stage"] == "test" and 0 <= log[-1]["harmonic_mean"] <= 1
     page = (weights / "report.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == 9 and page.count("<h2>") == 8
+    assert page.count("<svg") == 8 and page.count("<h2>") == 8
     (weights / "report.html").unlink()
     done = run("test.py", folder, *settings)  # no labels, so no page of its own accord
     assert done.returncode == 0 and not (weights / "report.html").exists()
