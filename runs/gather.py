@@ -8,9 +8,9 @@ import numpy as np
 
 from models.calibration import probabilities
 from models.features import encode_views, mta_inlierness
-from pipeline.classifier import blocks_of
+from pipeline.classifier import ImageFeatures, blocks_of
 from pipeline.look import views_in_testing
-from pipeline.trained import base_logits, base_logits_of, text_logits
+from pipeline.trained import base_logits_of, text_logits
 from runs.log import RunLog
 from runs.record import (
     crops_shown,
@@ -33,12 +33,15 @@ def gather(images, labels, trained, features, predictions, config):
         features, predictions: `pipeline.classifier`'s; where labels are known, complete ones.
         config: the run's.
     """
-    likeliest = map(np.concatenate, zip(*(
-        _likeliest(trained, some) for some in blocks_of(features))))
-    base_label, new_label, zero_shot_label, whole_label = likeliest
+    base_label, new_label, zero_shot_label = likeliest_labels(trained, features)
+    whole_label = base_label
+    if features.whole is not None:
+        whole_label, _, zero_shot_label = likeliest_labels(trained, features._replace(
+            modes=features.whole, all_modes=features.whole, tuned_modes=features.tuned_whole))
     confidence = predictions.probabilities[:, 0]
     predicted = predictions.labels[:, 0]
-    is_base = np.isin(predicted, trained.base)
+    taken = np.flatnonzero(np.isin(predicted, trained.base))
+    telling = taken[telling_images(whole_label[taken], base_label[taken], labels[taken])]
     return {
         "config": config.to_dict(), "classes": [list(c) for c in trained.classes],
         "base": trained.base, "names": list(images.names), "labels": labels,
@@ -46,51 +49,35 @@ def gather(images, labels, trained, features, predictions, config):
         "rankings": predictions.labels, "base_label": base_label, "new_label": new_label,
         "zero_shot_label": zero_shot_label,
         "confidence": confidence, "plain_confidence": predictions.plain[:, 0],
-        "crops": look_closer(images.paths, labels, trained, features, is_base, config, whole_label,
-                             base_label),
+        "crops": look_closer(images.paths, telling, trained, features, config),
         "pictures": pictures_of(images.paths, predicted, labels, confidence),
         "parameters": trained.parameters,
         "versions": versions()}
 
 
-def _likeliest(trained, features):
-    """Labels (N,): the likeliest base class, new class, class by zero-shot, and base class.
-
-    The last two are the whole image's, where that was seen.
-    """
-    base = base_logits_of(trained, features)
-    zero_shot = text_logits(trained, features.all_modes, trained.texts.zero_shot)
-    new = zero_shot[:, trained.new]
-    base_label = trained.base[base.argmax(axis=1)]
-    new_label = trained.new[new.argmax(axis=1)] if len(trained.new) else base_label
-    if features.whole is None:
-        return base_label, new_label, zero_shot.argmax(axis=1), base_label
-    whole = base_logits(trained, features.whole, features.tuned_whole, trained.heads.head,
-                        features.aux_features)
-    zero_shot = text_logits(trained, features.whole, trained.texts.zero_shot)
-    return base_label, new_label, zero_shot.argmax(axis=1), trained.base[whole.argmax(axis=1)]
+def likeliest_labels(trained, features):
+    """The likeliest base class, new class, and class by zero-shot: three int arrays (N,)."""
+    found = []
+    for some in blocks_of(features):
+        base_label = trained.base[base_logits_of(trained, some).argmax(axis=1)]
+        zero_shot = text_logits(trained, some.all_modes, trained.texts.zero_shot)
+        new = zero_shot[:, trained.new]
+        found.append((base_label, trained.new[new.argmax(axis=1)] if len(trained.new)
+                      else base_label, zero_shot.argmax(axis=1)))
+    return map(np.concatenate, zip(*found))
 
 
-def look_closer(paths, labels, trained, features, is_base, config, before, after):
-    """The crops of a few images taken for base, with MTA's inlierness (a record's 'crops').
+def look_closer(paths, telling, trained, features, config):
+    """The crops of a few images taken for base, with MTA's inlierness: a record's 'crops'.
 
     Args:
-        is_base: bool array (N,), which are taken for base.
-        before, after: int arrays (N,), the likeliest base class without and with MTA.
+        telling: int array, which of the N images.
     """
     views = views_in_testing(trained.preprocess, config)
-    taken = np.flatnonzero(is_base)
-    if views.n_views == 1 or not len(taken):
+    if views.n_views == 1:
         return []
-
-    def logits(zero_shot, tuned, image):
-        of_aux = features.aux_features
-        return base_logits(trained, zero_shot, tuned, trained.heads.head,
-                           None if of_aux is None else of_aux[image:image + 1])
-
     looked = []
-    for row in telling_images(before[taken], after[taken], labels[taken]):
-        image = int(taken[row])
+    for image in map(int, telling):
         pixels = views.of(paths[image])
         if pixels is None:
             continue
@@ -98,17 +85,17 @@ def look_closer(paths, labels, trained, features, is_base, config, before, after
         of_crops = encode_views(trained.tuned, pixels[None])
         inlierness = mta_inlierness(of_crops, trained.texts.tuned, trained.logit_scale, config.mta)
         whole = encode_views(trained.original, pixels[None, :1])
-        looked.append({
-            "image": image, **crops_shown(shown, inlierness[0]),
-            "before": _first(trained, logits(whole[:, 0].numpy(), of_crops[:, 0].numpy(), image)),
-            "after": _first(trained, logits(features.modes[image:image + 1],
-                                            features.tuned_modes[image:image + 1], image))})
+        by_mta = ImageFeatures(*(None if values is None else values[image:image + 1]
+                                 for values in features))
+        without = by_mta._replace(modes=whole[:, 0].numpy(), tuned_modes=of_crops[:, 0].numpy())
+        looked.append({"image": image, **crops_shown(shown, inlierness[0]),
+                       "before": _answer(trained, without), "after": _answer(trained, by_mta)})
     return looked
 
 
-def _first(trained, logits):
-    """[label, probability] of an image's logits (1, C_base)."""
-    shares = probabilities(logits, trained.decision.temperature)[0]
+def _answer(trained, features):
+    """[label, probability] of the likeliest base class of the one image of `ImageFeatures`."""
+    shares = probabilities(base_logits_of(trained, features), trained.decision.temperature)[0]
     return [int(trained.base[shares.argmax()]), float(shares.max())]
 
 

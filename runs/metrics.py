@@ -144,10 +144,8 @@ def expected_calibration_error(confidences, right, n_bins=15):
     """
     if len(confidences) == 0:
         return float("nan")
-    bins = _bins(confidences, n_bins)
-    # A bin's share times its gap of means is the gap of its sums over N.
-    gaps = (np.bincount(bins, confidences, n_bins) - np.bincount(bins, right, n_bins))
-    return float(np.abs(gaps).sum() / len(confidences))
+    counts, claimed, accuracies = reliability(confidences, right, n_bins)
+    return float(np.nansum(counts * np.abs(claimed - accuracies)) / len(confidences))
 
 
 def roc(scores, positive):
@@ -195,19 +193,14 @@ def reliability(confidences, right, n_bins=10):
     """Whether predictions are right as often as they claim to be, bin by bin.
 
     Args:
-        confidences, right: as `expected_calibration_error` takes them.
-        n_bins: bins of equal width.
+        confidences, right, n_bins: as `expected_calibration_error` takes them.
 
     Returns:
         (counts, confidences, accuracies): int array (n_bins,), and the means of the bins, float
         arrays (n_bins,), NaN where a bin is empty.
     """
-    bins = _bins(confidences, n_bins)
+    bins = np.clip(np.ceil(confidences * n_bins).astype(int) - 1, 0, n_bins - 1)
     counts, confidences, accuracies = (np.bincount(bins, weights, minlength=n_bins)
                                        for weights in (None, confidences, right))
     with np.errstate(invalid="ignore"):
         return counts, confidences / counts, accuracies / counts
-
-
-def _bins(confidences, n_bins):
-    return np.clip(np.ceil(confidences * n_bins).astype(int) - 1, 0, n_bins - 1)

@@ -1,7 +1,6 @@
 """Checks an entry for the challenge and packs it.
 
-    python -m runs.submission [result.txt] [--config CONFIG] [--test-dir FOLDER]
-                              [--output result.zip] [key=value …]
+    python -m runs.submission [result.txt] [--config CONFIG] [--output result.zip] [key=value …]
 
 An entry has a line 'image label label label label label' for every test image: the five
 likeliest labels, all different, each in the class list.
@@ -31,8 +30,6 @@ FIRST_OF_JANUARY = (2024, 1, 1, 0, 0, 0)  # in the archive, so that it does not 
 def main():
     parser = Parser(__doc__.splitlines()[0], prog="python -m runs.submission")
     parser.add_settings("[result.txt]")
-    parser.add_argument("--test-dir", type=home, metavar="FOLDER", help="of the test images; by "
-                        "default the config's")
     parser.add_argument("--output", type=home, default="result.zip", help="archive to write")
     arguments = parser.read()
     if len(arguments.paths) > 1:
@@ -43,8 +40,7 @@ def main():
                          arguments.overrides)
     data = config.data
     classes = challenge_classes(data, PromptLibrary(config.prompts.dir).domains)
-    folder = arguments.test_dir or data_path(data, "test_dir")
-    names = [os.path.basename(path) for path in list_images(folder)]
+    names = [os.path.basename(path) for path in list_images(data_path(data, "test_dir"))]
     check_entry(result, names, len(classes))
     pack_entry(result, arguments.output)
     print(f"{result} is a valid entry of {len(names)} images; packed into "
