@@ -21,8 +21,7 @@ from runs.compare import read_groups, table_of
 from runs.record import read_record
 from runs.texts import format_table
 from system.errors import UserError
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from system.places import MAIN_FOLDER
 
 
 def sweep(config_path, overrides, axes, restart=False):
@@ -83,6 +82,6 @@ def run_scripts(config_path, settings, folder, restart):
     """Train and test; whether both succeeded."""
     common = ["--config", config_path, *settings, *(["--restart"] if restart else [])]
     output = ["--output", os.path.join(folder, "result.txt")]
-    return all(
-        subprocess.run([sys.executable, os.path.join(ROOT, script), *arguments]).returncode == 0
+    return not any(
+        subprocess.run([sys.executable, os.path.join(MAIN_FOLDER, script), *arguments]).returncode
         for script, arguments in (("train.py", common), ("test.py", common + output)))

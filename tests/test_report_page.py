@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
+from runs import figures
 from runs.compare import read_groups, write_comparison
 from runs.page import run_page, write_run_page
 from system.errors import UserError
@@ -112,6 +113,10 @@ def test_without_new_classes_the_page_has_no_number_that_is_none():
         shares.update({name: np.nan for name in ("new", "new of all", "H")})
     page = run_page("run", record, [])
     assert not re.search(r"\b(inf|nan)\b", page, re.IGNORECASE)
+
+
+def test_a_dollar_in_a_name_is_no_mathematics():
+    assert "$x_1$ &amp; $y$" in figures.domains(["$x_1$ & $y$"], [0.5], [0.4])
 
 
 def test_the_parameters_are_shown():
