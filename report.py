@@ -12,9 +12,8 @@ import os
 import sys
 
 from configs.command_line import Parser
-from runs.compare import read_groups, table_of, write_comparison
+from runs.compare import format_comparison, read_groups, write_comparison
 from runs.page import PAGE_NAME, write_run_page
-from runs.texts import format_table
 from system.errors import run_script
 from system.places import home, require_writable
 
@@ -33,7 +32,7 @@ def main():
         path = arguments.output or "comparison.html"
         require_writable({"--output": os.path.dirname(path)})
         groups = read_groups(arguments.runs)
-        print(format_table(table_of(groups)))
+        print(format_comparison(groups))
         write_comparison(groups, path)
     print(path, file=sys.stderr)
 

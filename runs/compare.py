@@ -7,8 +7,10 @@ import numpy as np
 
 from runs import figures
 from runs.log import read_log
+from runs.metrics import ABLATION_COLUMNS
 from runs.page import render
 from runs.record import read_record, summary_of
+from runs.texts import format_table
 from system.errors import UserError
 from system.files import write_atomically
 
@@ -23,8 +25,8 @@ def read_groups(folders):
 
     Returns:
         {name: list of {value's name: float}}: the name tells the settings that differ between
-        groups, or else the folder; the values are those of `ACCURACIES` that a run has, and
-        'minutes' of training.
+        groups, or else the folder; the values are those of `ACCURACIES` that a run has, 'minutes'
+        of training, and 'parts', `runs.metrics.ablation_table`'s.
 
     Raises:
         UserError: a folder without a run that was tested since it was trained.
@@ -40,6 +42,7 @@ def read_groups(folders):
         settings["data.shots_file"] = _SEED_IN_A_NAME.sub("seed", settings["data.shots_file"])
         shares = summary_of(record)
         values = {name: shares[key] for key, name in ACCURACIES.items() if key in shares}
+        values["parts"] = record["ablation"]
         trained = [line["time"] for line in read_log(folder) if line["stage"] != "test"]
         if trained:
             values["minutes"] = trained[-1] / 60
@@ -59,6 +62,18 @@ def flat(config, prefix=""):
     return found
 
 
+def format_comparison(groups):
+    """`table_of` the groups, and of each what its parts add, as lines."""
+    tables = [format_table(table_of(groups))]
+    for name, runs in groups.items():
+        names = [name for name, _ in runs[0]["parts"]]
+        if names and all([name for name, _ in run["parts"]] == names for run in runs):
+            rows = [[part, *(_mean([run["parts"][i][1][column] for run in runs])
+                             for column in ABLATION_COLUMNS)] for i, part in enumerate(names)]
+            tables.append(f"{name}\n{format_table([['part', *ABLATION_COLUMNS], *rows])}")
+    return "\n\n".join(tables)
+
+
 def table_of(groups):
     """The groups as rows of texts, the first row names the columns.
 
@@ -66,16 +81,20 @@ def table_of(groups):
     """
     rows = [["settings", "runs", *ACCURACIES.values(), "minutes"]]
     for name, runs in groups.items():
-        cells = []
-        for column in rows[0][2:]:
-            values = np.array([run[column] for run in runs if column in run])
-            if column not in ("AUROC", "minutes"):
-                values = 100 * values
-            digits = 4 if column == "AUROC" else 2
-            cells.append("–" if not len(values) else f"{values.mean():.{digits}f}" + (
-                f" ± {values.std():.{digits}f}" if len(values) > 1 else ""))
-        rows.append([name, str(len(runs)), *cells])
+        rows.append([name, str(len(runs)), *(
+            _mean([run[column] for run in runs if column in run],
+                  *{"AUROC": (1, 4), "minutes": (1, 2)}.get(column, ()))
+            for column in rows[0][2:])])
     return rows
+
+
+def _mean(values, unit=100, digits=2):
+    """'mean ± standard deviation' of some numbers, in a unit."""
+    if not values:
+        return "–"
+    values = unit * np.array(values)
+    return f"{values.mean():.{digits}f}" + (
+        f" ± {values.std():.{digits}f}" if len(values) > 1 else "")
 
 
 def write_comparison(groups, path):

@@ -17,9 +17,8 @@ from urllib.parse import quote
 import yaml
 
 from configs import load_config
-from runs.compare import read_groups, table_of
+from runs.compare import format_comparison, read_groups
 from runs.record import read_record
-from runs.texts import format_table
 from system.errors import UserError
 from system.places import MAIN_FOLDER
 
@@ -54,7 +53,7 @@ def sweep(config_path, overrides, axes, restart=False):
         else:
             failed.append(run_folder)
     if folders:
-        print(format_table(table_of(read_groups(folders))))
+        print(format_comparison(read_groups(folders)))
     if failed:
         raise UserError(f"{len(failed)} of {len(runs)} runs failed ({', '.join(failed)}); their "
                         "errors are above; run the same command again when they are mended")

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from runs.compare import read_groups, table_of, write_comparison
+from runs.compare import format_comparison, read_groups, table_of, write_comparison
+from runs.metrics import ABLATION_COLUMNS
 from runs.record import summary_of
 from runs.texts import format_table
 from system.errors import UserError
@@ -44,6 +45,17 @@ def test_2sfs_choices_are_one_group_for_each_number_of_shots(tmp_path):
 def test_the_table_is_aligned(folders):
     lines = format_table(table_of(read_groups(folders))).splitlines()
     assert len(lines) == 3 and len(set(map(len, lines))) == 1
+
+
+def test_what_each_part_adds_is_the_mean_over_the_seeds(folders):
+    lines = format_comparison(read_groups(folders[:3])).splitlines()
+    rows = {line.split("  ")[0]: line for line in lines[3:]}
+    tables = [dict(example_record(seed)["ablation"]) for seed in (1, 2, 3)]
+    assert len(rows) == len(tables[0]) + 2  # and the folder's name, and the columns'
+    for part in tables[0]:
+        for column in ABLATION_COLUMNS:
+            values = [100 * table[part][column] for table in tables]
+            assert f"{np.mean(values):.2f} ± {np.std(values):.2f}" in rows[part]
 
 
 def test_a_run_without_labels_has_no_accuracies(folders, tmp_path):

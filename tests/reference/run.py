@@ -38,7 +38,7 @@ def example_record(seed=0, labelled=True, N=120, **settings):
         "zero_shot_label": rng.randint(len(CLASSES), size=N),
         "confidence": rng.uniform(0.3, 1.0, N),
         "plain_confidence": rng.uniform(0.8, 1.0, N), "temperature": 1.7,
-        "ablation": [[part, dict(zip(ABLATION_COLUMNS, [0.3 + 0.1 * i] * 5))]
+        "ablation": [[part, dict(zip(ABLATION_COLUMNS, [0.3 + 0.1 * i + 0.01 * seed] * 5))]
                      for i, part in enumerate(parts)] if labelled else [],
         "crops": [{"image": i, **crops_shown(pixels, rng.dirichlet(np.ones(20))),
                    "before": [0, 0.5], "after": [int(labels[i]), 0.9]} for i in range(min(4, N))],
