@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # What this project does on a machine with an NVIDIA GPU: set-up, kernels, labels, speed.
 #
-#     bash benchmarks/device.sh [STEP …]      all of: setup kernels sample speed test
+#     bash benchmarks/device.sh [STEP …]      setup kernels sample speed test, and quick
 #
 # In the root of a checkout. OUT is the folder of logs and results (default: out/), WORK that of
 # Jittor's cache (default: a new one, so that the first compilation is seen). A machine without a
 # network takes its packages from .whl/, wheels of its own Python; for one that has PyTorch, NumPy
 # 2, matplotlib, safetensors, tqdm and PyYAML these do (30 MB):
-#     jittor==1.3.11.0 (pip wheel --no-deps) astunparse==1.6.3 (likewise) numpy==1.26.4
-#     pillow==10.4.0 ftfy==6.3.1 wcwidth open_clip_torch==3.3.0
+#     ./third_party/jittor (pip wheel --no-deps) astunparse==1.6.3 (likewise) numpy==1.26.4
+#     pillow==10.4.0 ftfy==6.3.1 wcwidth open_clip_torch==3.3.0, and for `quick` pytest==8.3.5
+#     iniconfig pluggy pytest-xdist==3.6.1 execnet hypothesis==6.113.0 sortedcontainers
 # PyTorch's side of `speed` and `test` runs with REFERENCE_PYTHON (default: the same python3).
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -52,6 +53,9 @@ print(f"capability {jt.flags.cuda_archs}, {has}")'
     kernels)  # our own kernels against NumPy
         TEST_DEVICE=cuda timeout -k 10 "${LIMIT:-600}" python3 -m pytest -q --durations=5 -p no:cacheprovider \
             tests/test_kernels.py 2>&1 | shown 30 ;;
+    quick)  # the quick tests
+        TEST_DEVICE=cuda timeout -k 10 "${LIMIT:-600}" python3 -m pytest -q -m "not slow" -n 4 \
+            -p no:cacheprovider tests 2>&1 | shown 40 ;;
     sample)  # test.py from the shipped weights: with compiling, and without
         for _ in 1 2; do
             { time timeout -k 10 "${LIMIT:-600}" python3 test.py --restart --config configs/sample.yaml \
