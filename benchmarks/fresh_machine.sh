@@ -13,8 +13,10 @@ cd "$(dirname "$0")/.."
 
 [ -d "$tree" ] || debootstrap --variant=minbase "$suite" "$tree" > "$tree.log"
 if [ ! -f "$tree/etc/sudoers.d/newcomer" ]; then
-  cat > "$tree/etc/apt/apt.conf.d/fresh" <<< 'quiet "2"; Dpkg::Use-Pty "0"; APT::Get::Assume-Yes "1";
-    Acquire::Check-Valid-Until "false";'  # of a mirror that is some days behind
+  cat > "$tree/etc/apt/apt.conf.d/fresh" << 'END'
+quiet "2"; Dpkg::Use-Pty "0"; APT::Get::Assume-Yes "true";
+Acquire::Check-Valid-Until "false";  // a mirror may be some days behind
+END
   chroot "$tree" apt-get update
   chroot "$tree" apt-get install sudo ca-certificates > "$tree.log" 2>&1
   cp /etc/ssl/certs/ca-certificates.crt "$tree/etc/ssl/certs/"  # a proxy's too
@@ -26,13 +28,22 @@ home=$tree/home/newcomer
 mkdir "$home/project"
 git archive HEAD | tar --extract --directory "$home/project"
 {
-  echo 'cd ~/project; set -e; timed() {'
-  echo '  echo "\$ $1"; local begin=$SECONDS; eval "$1"; echo "[$((SECONDS - begin)) s] ${1%% *} …"; }'
+  cat << 'END'
+set -e
+cd ~/project
+timed() {
+  echo "\$ $1"
+  local begin=$SECONDS
+  eval "$1"
+  echo "[$((SECONDS - begin)) s]"
+}
+END
   # The first block of commands, less the line for tests.
   sed -n '/^```bash/,/^```/{/^```/!p};/^```bash/,/^```/{/^```$/q}' README.md |
     grep -v requirements-dev.txt | while read -r line; do printf 'timed %q\n' "$line"; done
-  echo 'python --version; g++ --version | head -1; pip freeze | grep -iE "^(jittor|numpy|pillow)\b"'
   [ -z "$further" ] || printf 'timed %q\n' "$further"
+  echo 'python --version; g++ --version | head -1'
+  echo 'pip list 2> /dev/null | grep -E "^(jittor|numpy|pillow) "'
 } > "$home/commands.sh"
 chroot "$tree" chown --recursive newcomer: /home/newcomer
 
