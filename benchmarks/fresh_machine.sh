@@ -39,7 +39,7 @@ timed() {
 }
 END
   # The first block of commands, less the line for tests.
-  sed -n '/^```bash/,/^```/{/^```/!p};/^```bash/,/^```/{/^```$/q}' README.md |
+  sed -n '/^```bash$/,/^```$/p' README.md | sed '1d;/^```$/,$d' |
     grep -v requirements-dev.txt | while read -r line; do printf 'timed %q\n' "$line"; done
   [ -z "$further" ] || printf 'timed %q\n' "$further"
   echo 'python --version; g++ --version | head -1'
