@@ -42,6 +42,7 @@ PILLOW = (12, 1)  # the newest that resizes as all before it, and as data/resamp
 ONEDNN_PACKAGE = "onednn-devel-cpu-gomp"
 # The folder Jittor 1.3.11 looks for below <home>/.cache/jittor/mkl before it downloads one.
 ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"
+ONEDNN_LIBRARY = "libdnnl.so.2"  # of the interface that Jittor's operators are written for
 JITTOR_KNOWS = ("g++", "clang", "icc", "icpc")  # in a compiler's file name
 JITTOR_DOWNLOADS = "cg.cs.tsinghua.edu.cn"
 _BFLOAT16 = 2  # of Jittor's use_tensorcore: CUBLAS_COMPUTE_32F_FAST_16BF
@@ -94,7 +95,7 @@ def prepare():
             "that can be written and has space") from error
     if use_mkl == "0" and not gpu:
         say("oneDNN is not installed; matrix products will be slow "
-            f"(pip install {ONEDNN_PACKAGE}==2021.4.0)")
+            f"(pip install {ONEDNN_PACKAGE}==2022.2.1)")
 
 
 def use_accelerator(device="auto"):
@@ -144,6 +145,18 @@ def mixed_precision(wanted):
     if wanted:
         print("train.amp: no GPU is in use; products stay in float32", file=sys.stderr)
     return contextlib.nullcontext()
+
+
+def products_in_bfloat16():
+    """Whether the CPU is to compute products from factors rounded to bfloat16."""
+    jt = sys.modules["jittor"]
+    return jt.flags.use_tensorcore == _BFLOAT16 and not jt.flags.use_cuda
+
+
+def onednn_include():
+    """The folder of oneDNN's header, where Jittor finds it."""
+    from jittor_utils import home
+    return os.path.join(home(), ".cache", "jittor", "mkl", ONEDNN_FOLDER, "include")
 
 
 def _require_python():
@@ -280,37 +293,48 @@ def _link_onednn(home):
     """Put pip's oneDNN where Jittor looks for its own; '1' if Jittor will find one, else '0'."""
     target = os.path.join(home, ".cache", "jittor", "mkl", ONEDNN_FOLDER)
     library = os.path.join(target, "lib", "libmkldnn.so")
-    header = os.path.join(target, "include", "mkldnn.hpp")
-    source = _onednn_folders()
+    header = os.path.join(target, "include", "dnnl.hpp")
+    source = _onednn_folders(os.path.join(home, ".cache", "jittor", "mkl", "pip"))
     if source is None:
         # One that Jittor downloaded serves as well; and it may download it now, if it can.
         found = os.path.exists(library) and os.path.exists(header)
         return "1" if found or _reachable(JITTOR_DOWNLOADS) else "0"
-    for name, folder in source.items():
+    for name, path in source.items():
         link = os.path.join(target, name)
         if os.path.isdir(link) and not os.path.islink(link):
             continue  # a real download
-        if os.path.realpath(link) == os.path.realpath(folder):
-            continue
-        os.makedirs(target, exist_ok=True)
-        temporary = f"{link}.{os.getpid()}"
-        os.symlink(folder, temporary)
-        os.replace(temporary, link)  # another process may do the same at the same time
+        _link(link, path)
     return "1"
 
 
-def _onednn_folders():
-    """{'include': …, 'lib': …} of the installed oneDNN package, or None."""
+def _link(link, path):
+    """Let a link lead to a path, whatever it was before."""
+    if os.path.realpath(link) == os.path.realpath(path):
+        return
+    os.makedirs(os.path.dirname(link), exist_ok=True)
+    temporary = f"{link}.{os.getpid()}"
+    os.symlink(path, temporary)
+    os.replace(temporary, link)  # another process may do the same at the same time
+
+
+def _onednn_folders(names):
+    """{'include': …, 'lib': …} of the installed oneDNN package, or None.
+
+    Args:
+        names: folder in which its library gets the name by which Jittor asks for it.
+    """
     import importlib.metadata  # here, as a Python without it must reach _require_python
     try:
         files = importlib.metadata.files(ONEDNN_PACKAGE) or []
     except importlib.metadata.PackageNotFoundError:
         return None
-    header = next((f for f in files if f.name == "mkldnn.hpp"), None)
+    header = next((f for f in files if str(f).endswith("include/dnnl.hpp")), None)
     if header is None:
         return None
     include = os.path.dirname(os.path.normpath(str(header.locate())))
-    lib = os.path.join(os.path.dirname(include), "lib")
-    if not os.path.exists(os.path.join(lib, "libmkldnn.so")):
+    library = os.path.join(os.path.dirname(include), "lib", ONEDNN_LIBRARY)
+    if not os.path.exists(library):
         return None
-    return {"include": include, "lib": lib}
+    for name in (ONEDNN_LIBRARY, "libmkldnn.so"):
+        _link(os.path.join(names, name), library)
+    return {"include": include, "lib": names}

@@ -6,6 +6,13 @@ import numpy as np
 import torch
 
 DEVICE = os.environ.get("BENCHMARK_DEVICE", "cpu")
+PRECISION = os.environ.get("BENCHMARK_PRECISION", "float32")
+LIBRARY = os.environ.get("BENCHMARK_LIBRARY", "pytorch")  # of the image encoder
+
+
+def in_precision():
+    """A context in which PyTorch computes products in bfloat16 if that is asked."""
+    return torch.autocast(DEVICE, torch.bfloat16, enabled=PRECISION == "bfloat16")
 
 
 def tensor(array):

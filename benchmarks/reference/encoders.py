@@ -3,13 +3,23 @@
 Radford et al. 2021, arXiv 2103.00020, section 3.1.4.
 """
 
+import os
+
 import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
 from benchmarks import inputs
-from benchmarks.reference.device import DEVICE, arrays, synchronise, tensor
+from benchmarks.reference.device import (
+    DEVICE,
+    LIBRARY,
+    PRECISION,
+    arrays,
+    in_precision,
+    synchronise,
+    tensor,
+)
 from benchmarks.worker import Work
 
 
@@ -54,17 +64,50 @@ def zero_shot_classifier(model, prompts):
 
 
 def images(sizes, folder):
-    """`Work` of the pairs image-…: features of a batch of images."""
-    model = clip(sizes["model"])
-    batch = tensor(inputs.images(sizes["model"], sizes["batch"]))
+    """`Work` of the pairs image-…: features of a batch of images, by the library that is asked."""
+    encode = LIBRARIES[LIBRARY](clip(sizes["model"]),
+                                tensor(inputs.images(sizes["model"], sizes["batch"])), folder)
+    return Work(encode, lambda: arrays(features=torch.as_tensor(encode()).float()))
+
+
+def _pytorch(model, batch, folder, compiled=False):
+    encode_image = torch.compile(model.encode_image) if compiled else model.encode_image
 
     @torch.inference_mode()
-    def run():
-        features = model.encode_image(batch)
+    def encode():
+        with in_precision():
+            features = encode_image(batch)
         synchronise()
         return features
+    return encode
 
-    return Work(run, lambda: arrays(features=run()))
+
+def _compiled(model, batch, folder):
+    return _pytorch(model, batch, folder, compiled=True)
+
+
+def _openvino(model, batch, folder):
+    import openvino
+    network = openvino.Core().compile_model(
+        openvino.convert_model(model.visual, example_input=batch), "CPU",
+        {"INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[PRECISION],
+         "INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"})
+    request = network.create_infer_request()
+    return lambda: request.infer({0: batch.numpy()})[0].copy()
+
+
+def _onnxruntime(model, batch, folder):
+    import onnxruntime
+    path = os.path.join(folder, "images.onnx")
+    torch.onnx.export(model.visual, (batch,), path, input_names=["images"], dynamo=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    return lambda: session.run(None, {"images": batch.numpy()})[0]
+
+
+LIBRARIES = {"pytorch": _pytorch, "torch.compile": _compiled, "openvino": _openvino,
+             "onnxruntime": _onnxruntime}
 
 
 def text(sizes, folder):

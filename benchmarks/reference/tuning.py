@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks import inputs
-from benchmarks.reference.device import DEVICE, arrays, synchronise, tensor
+from benchmarks.reference.device import DEVICE, arrays, in_precision, synchronise, tensor
 from benchmarks.reference.encoders import clip
 from benchmarks.worker import Work
 
@@ -108,10 +108,13 @@ def training_step(sizes, folder):
 
     def run():
         optimizer.zero_grad()
-        image_features = model.encode_image(batch, normalize=True)
+        with in_precision():
+            image_features = model.encode_image(batch, normalize=True)
         features, loss = image_features.detach().requires_grad_(), 0.0
         for encode in (lambda: learner(model), lambda: model.encode_text(drawn, normalize=True)):
-            half = F.cross_entropy(scale * features @ encode().T, labels) / 2
+            with in_precision():
+                logits = scale * features @ encode().T
+            half = F.cross_entropy(logits.float(), labels) / 2
             half.backward()
             loss += half.item()
         image_features.backward(features.grad)

@@ -15,21 +15,39 @@ from models.jclip.layer_norm import LayerNorm
 from models.jclip.resnet import ModifiedResNet
 from models.jclip.sizes import ResNetSizes
 from models.kernels import has_kernels, transposed
+from models.kernels.linear import layers, transposed_layer
 from system.kernel_compiler import prepare_kernel_compiler
 
-FEW_ROWS = 100
+
+def linear(x, weight, bias=None, residual=None):
+    """x Wᵀ + b (+ residual) for x (…, D), W (E, D) and b (E,)."""
+    if has_kernels() and jt.flags.no_grad:
+        return layers(x, weight, bias, residual=residual)
+    if has_kernels():
+        y = _Linear.apply(x, weight, bias)
+    else:
+        y = nn.matmul_transpose(x, weight.reshape(len(weight), -1))
+        y = y if bias is None else y + bias
+    return y if residual is None else residual + y
 
 
-def linear(x, weight, bias):
-    """x Wᵀ + b for x (…, D) and W (E, D).
+class _Linear(jt.Function):
+    """x Wᵀ + b by our own kernel, and its gradients."""
 
-    oneDNN shares the rows of a product among the threads; a few rows of x keep them busy less
-    well than the many of W, so then it is W xᵀ that is computed.
-    """
-    if math.prod(x.shape[:-1]) > FEW_ROWS or not has_kernels():
-        return nn.matmul_transpose(x, weight) + bias
-    product = nn.matmul_transpose(weight, x.reshape(-1, x.shape[-1]))
-    return product.transpose(1, 0).reshape(*x.shape[:-1], -1) + bias
+    def execute(self, x, weight, bias):
+        self.saved = x, weight, bias
+        return layers(x, weight, bias)
+
+    def grad(self, gradient):
+        x, weight, bias = self.saved
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        d_weight = d_bias = None
+        if not weight.is_stop_grad():
+            d_weight = jt.matmul(rows.transpose(1, 0), x.reshape(len(rows), -1))
+            d_weight = d_weight.reshape(weight.shape)
+        if bias is not None and not bias.is_stop_grad():
+            d_bias = rows.sum(0)
+        return transposed_layer(gradient, weight), d_weight, d_bias
 
 
 class Attention(nn.Module):
@@ -43,12 +61,12 @@ class Attention(nn.Module):
         self.in_proj_bias = jt.zeros((3 * width,))
         self.out_proj = nn.Linear(width, width)
 
-    def execute(self, x, causal=False, kept=None):
+    def execute(self, x, causal=False, kept=None, residual=None):
         qkv = linear(x, self.in_proj_weight, self.in_proj_bias)  # -> (B, L, 3D)
         if self.in_delta is not None:
             qkv = qkv + self.in_delta(x)
         mixed = _tokens(self_attention(qkv, self.heads, causal), kept)
-        out = linear(mixed, self.out_proj.weight, self.out_proj.bias)
+        out = linear(mixed, self.out_proj.weight, self.out_proj.bias, residual)
         return out if self.out_delta is None else out + self.out_delta(mixed)
 
 
@@ -68,11 +86,16 @@ class MLP(nn.Module):
     def __init__(self, width, hidden, activation):
         self.c_fc = nn.Linear(width, hidden)
         self.c_proj = nn.Linear(hidden, width)
-        self.activation = {"quick_gelu": quick_gelu, "gelu": gelu}[activation]
+        self.activation = activation
 
-    def execute(self, x):
-        x = self.activation(linear(x, self.c_fc.weight, self.c_fc.bias))
-        return linear(x, self.c_proj.weight, self.c_proj.bias)
+    def execute(self, x, residual):
+        fc, proj = self.c_fc, self.c_proj
+        if has_kernels() and jt.flags.no_grad:
+            return layers(x, fc.weight, fc.bias, proj.weight, proj.bias,
+                          activation=self.activation, residual=residual)
+        x = {"quick_gelu": quick_gelu, "gelu": gelu}[self.activation](
+            linear(x, fc.weight, fc.bias))
+        return linear(x, proj.weight, proj.bias, residual)
 
 
 class Block(nn.Module):
@@ -85,8 +108,8 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(width)
 
     def execute(self, x, causal=False, kept=None):
-        x = _tokens(x, kept) + self.attn(self.ln_1(x), causal, kept)
-        return x + self.mlp(self.ln_2(x))
+        x = self.attn(self.ln_1(x), causal, kept, _tokens(x, kept))
+        return self.mlp(self.ln_2(x), x)
 
 
 class Transformer(nn.Module):
@@ -136,16 +159,13 @@ class VisionTransformer(nn.Module):
 
     def _patches(self, images):
         """The convolution, (B, 3, S, S) -> (B, g*g, W)."""
-        if not jt.flags.use_cuda:
-            x = self.conv1(images)
-            return transposed(x.reshape(*x.shape[:2], -1), (0, 2, 1))
         # As one product: no cuDNN is needed, and what holds for products' precision holds here.
         weight = self.conv1.weight
         B, C, S = images.shape[:3]
         p = weight.shape[-1]
         g = S // p
         pixels = transposed(images.reshape(B, C, g, p, g, p), (0, 2, 4, 1, 3, 5))
-        return nn.matmul_transpose(pixels.reshape(B, g * g, -1), weight.reshape(len(weight), -1))
+        return linear(pixels.reshape(B, g * g, -1), weight)
 
 
 class CLIP(nn.Module):
