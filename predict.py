@@ -49,7 +49,7 @@ def main():
     else:
         config = load_config(config_path(arguments.config, overrides, ("weights",)), overrides)
     require_writable({"output.cache_dir": config.output.cache_dir})
-    runtime.use_accelerator(config.device)
+    runtime.use_accelerator(config.device, config.precision)
     trained = load_trained(config)
     views = views_in_testing(trained.preprocess, config)
     look, n_named = ThriftyLook(trained, config, complete=False), 0

@@ -49,7 +49,7 @@ def main():
     require_mode(config.transduction)
     require_writable({"--output": os.path.dirname(arguments.output),
                       "output.cache_dir": config.output.cache_dir, **to_draw(config.data)})
-    runtime.use_accelerator(config.device)
+    runtime.use_accelerator(config.device, config.precision)
     start = time.perf_counter()
 
     # What training left: both CLIPs, the texts, the head, and where base ends and new begins

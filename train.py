@@ -62,7 +62,7 @@ def main():
     log(format_config(config))
     require_writable({"output.checkpoint_dir": config.output.checkpoint_dir,
                       "output.cache_dir": config.output.cache_dir, **to_draw(config.data)})
-    runtime.use_accelerator(config.device)
+    runtime.use_accelerator(config.device, config.precision)
     np.random.seed(config.seed)  # LoRA's start
 
     # The original CLIP, frozen; and, if wanted, a second encoder
@@ -84,7 +84,7 @@ def main():
     with run.lock():
         # Stage 1: learned prompt and LoRA, on random crops
         if arguments.stage != 2:
-            with runtime.mixed_precision(config.train.amp):
+            with runtime.mixed_precision():
                 tuned, contexts = tune(original, preprocess, data, prompts, learner, run)
             run.save("prompt_lora.pkl", {"lora": lora.lora_state(tuned), "contexts": contexts})
             parallel.barrier()  # stage 2 reads it in every process

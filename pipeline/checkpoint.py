@@ -9,6 +9,7 @@ import numpy as np
 
 from configs import OWN_RUNS, differences, load_config
 from pipeline.shards import files_checksum
+from system import runtime
 from system.errors import UserError, log
 from system.files import read_pickle, write_pickle
 from system.places import beside_scripts
@@ -27,7 +28,7 @@ def made_with(config, clip, classes, samples=None):
     Returns:
         dict of plain containers.
     """
-    content = {"config": config.to_dict(), "clip": clip}
+    content = {"config": config.to_dict(), "clip": clip, "precision": runtime.precision()}
     if classes is not None:
         content["classes"] = [list(c) for c in classes]
     if samples is not None:
@@ -43,10 +44,18 @@ def save_checkpoint(path, made_with, content):
     write_pickle(path, {**made_with, **content})
 
 
+def _as_called_now(saved):
+    """Saved settings without what is no setting any more."""
+    train = saved.get("train")
+    if isinstance(train, dict) and "amp" in train:  # `precision`, where it was for a GPU alone
+        return {**saved, "train": {key: train[key] for key in train if key != "amp"}}
+    return saved
+
+
 def _with_defaults(saved):
     """Saved settings, those that did not exist then as their defaults are."""
     try:
-        return load_config(None, (), saved).to_dict()
+        return load_config(None, (), _as_called_now(saved)).to_dict()
     except UserError:  # damaged ones differ from any
         return saved
 
@@ -89,6 +98,9 @@ def load_checkpoint(path, made_with, keys, cure="set them back, or train again")
     changed = differences(content["config"], made_with["config"], keys)
     if "data" in made_with and not same_value(content.get("data"), made_with["data"]):
         changed.append(f"{shown(content.get('data'))} then, {made_with['data']} now")
+    if not changed and content.get("precision", "float32") != made_with["precision"]:
+        log(f"{path} was trained with products in {shown(content.get('precision', 'float32'))}, "
+            f"they are in {made_with['precision']} now (precision=…)")
     if changed:
         raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}); {cure}")
     return content
@@ -115,7 +127,7 @@ def config_of_run(folder, overrides=(), images=None):
     changes = {"output": {"checkpoint_dir": folder}}
     if images is not None:
         changes["data"] = {"images": images}
-    return load_config(None, overrides, settings, changes)
+    return load_config(None, overrides, _as_called_now(settings), changes)
 
 
 def refuse_other_pictures(folder, images):

@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from system import parallel
+from system import parallel, runtime
 from system.errors import UserError, log
 from system.files import write_atomically
 
@@ -147,7 +147,8 @@ def kept_arrays(cache_dir, kind, depends_on, compute):
 
 
 def _place(cache_dir, kind, depends_on):
-    key = hashlib.sha1(repr((VERSION, depends_on)).encode()).hexdigest()[:16]
+    rounded = () if runtime.precision() == "float32" else (runtime.precision(),)
+    key = hashlib.sha1(repr((VERSION, depends_on, *rounded)).encode()).hexdigest()[:16]
     return os.path.join(cache_dir, f"{kind}_{key}")
 
 

@@ -14,6 +14,7 @@ overridden.
 """
 
 import contextlib
+import ctypes
 import glob
 import io
 import json
@@ -47,7 +48,9 @@ JITTOR_KNOWS = ("g++", "clang", "icc", "icpc")  # in a compiler's file name
 JITTOR_DOWNLOADS = "cg.cs.tsinghua.edu.cn"
 _BFLOAT16 = 2  # of Jittor's use_tensorcore: CUBLAS_COMPUTE_32F_FAST_16BF
 _INSTALL = "install the requirements: pip install -r requirements.txt"
+_AVX512_CORE_BF16 = 0xe7  # dnnl_cpu_isa_avx512_core_bf16
 _NO_CUDA = None  # why a GPU that is there is not used
+_PRECISION = "float32"  # of the encoders' products, as `use_accelerator` found
 
 
 def prepare():
@@ -98,18 +101,24 @@ def prepare():
             f"(pip install {ONEDNN_PACKAGE}==2022.2.1)")
 
 
-def use_accelerator(device="auto"):
-    """Have Jittor compute where it is to, which a line tells; after the first import.
+def use_accelerator(device="auto", precision="float32"):
+    """Have Jittor compute where and how it is to, which a line tells; after the first import.
 
     Args:
         device: 'cpu', 'cuda', or 'auto': the GPU where `prepare` could set it up.
+        precision: 'float32'; 'bfloat16', to which the encoders' products then round their factors,
+            while sums, weights and all else stay float32; or 'auto': bfloat16 on a CPU that has
+            instructions for it, which oneDNN tells.
 
     Raises:
         UserError: 'cuda' where no GPU can be used, or another word.
     """
+    global _PRECISION
     import jittor as jt
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device is {device!r}; it must be auto, cpu or cuda")
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise UserError(f"precision is {precision!r}; it must be auto, float32 or bfloat16")
     if device == "cuda" and not jt.has_cuda:
         raise UserError(f"device=cuda, but {_NO_CUDA or 'no GPU or driver is found'} (nvcc_path="
                         f"{os.environ.get('nvcc_path')!r})")
@@ -121,6 +130,19 @@ def use_accelerator(device="auto"):
         say(f"computing on the GPU, {cuda_toolkit.first_gpu().name}")
     elif device == "auto" and _NO_CUDA:
         say(f"computing on the CPU; {_NO_CUDA}")
+    _PRECISION = "float32"
+    if precision == "bfloat16" and not jt.flags.use_cuda and not _cpu_has_bfloat16():
+        say("precision=bfloat16: this processor, or its oneDNN, gains nothing by it; products are "
+            "in float32")
+    elif precision == "bfloat16" or (
+            precision == "auto" and not jt.flags.use_cuda and _cpu_has_bfloat16()):
+        _PRECISION = "bfloat16"
+        say("the encoders' products are in bfloat16 (precision=float32: all in float32)")
+
+
+def precision():
+    """In what the encoders' products are computed: 'float32' or 'bfloat16'."""
+    return _PRECISION
 
 
 def gpu_is_used():
@@ -129,34 +151,40 @@ def gpu_is_used():
     return jt is not None and bool(jt.flags.use_cuda)
 
 
-def mixed_precision(wanted):
-    """A context in which a GPU computes matrix products from factors rounded to bfloat16.
+def mixed_precision():
+    """A context in which a GPU computes all matrix products in `precision()`, for training.
 
-    cuBLAS rounds them and sums in float32; all else, the weights too, stays float32. As bfloat16
-    has float32's range, the loss needs no scaling. Without a GPU nothing changes, which a line
-    tells.
-
-    Args:
-        wanted: whether to do so.
+    cuBLAS rounds the factors and sums in float32; all else, the weights too, stays float32. As
+    bfloat16 has float32's range, the loss needs no scaling. On the CPU models/kernels/linear.py
+    does so by itself.
     """
     import jittor as jt
-    if wanted and gpu_is_used():
+    if gpu_is_used() and _PRECISION == "bfloat16":
         return jt.flag_scope(use_tensorcore=_BFLOAT16)
-    if wanted:
-        print("train.amp: no GPU is in use; products stay in float32", file=sys.stderr)
     return contextlib.nullcontext()
 
 
-def products_in_bfloat16():
-    """Whether the CPU is to compute products from factors rounded to bfloat16."""
-    jt = sys.modules["jittor"]
-    return jt.flags.use_tensorcore == _BFLOAT16 and not jt.flags.use_cuda
+def _cpu_has_bfloat16():
+    """Whether oneDNN has products in bfloat16 here that are faster than those in float32."""
+    path = os.path.join(_onednn_home(), "lib", "libmkldnn.so")
+    if os.environ.get("use_mkl") != "1" or not os.path.exists(path):
+        return False
+    onednn = ctypes.CDLL(path)
+    onednn.dnnl_version.restype = ctypes.POINTER(ctypes.c_int)
+    version = tuple(onednn.dnnl_version()[:2])
+    # A set of bits: each instruction set has those of all that it contains.
+    found = onednn.dnnl_get_effective_cpu_isa() & _AVX512_CORE_BF16
+    return version >= (2, 6) and found == _AVX512_CORE_BF16
 
 
 def onednn_include():
     """The folder of oneDNN's header, where Jittor finds it."""
+    return os.path.join(_onednn_home(), "include")
+
+
+def _onednn_home():
     from jittor_utils import home
-    return os.path.join(home(), ".cache", "jittor", "mkl", ONEDNN_FOLDER, "include")
+    return os.path.join(home(), ".cache", "jittor", "mkl", ONEDNN_FOLDER)
 
 
 def _require_python():
@@ -291,10 +319,11 @@ def _reachable(host):
 
 def _link_onednn(home):
     """Put pip's oneDNN where Jittor looks for its own; '1' if Jittor will find one, else '0'."""
-    target = os.path.join(home, ".cache", "jittor", "mkl", ONEDNN_FOLDER)
+    mkl = os.path.join(home, ".cache", "jittor", "mkl")
+    target = os.path.join(mkl, ONEDNN_FOLDER)
     library = os.path.join(target, "lib", "libmkldnn.so")
     header = os.path.join(target, "include", "dnnl.hpp")
-    source = _onednn_folders(os.path.join(home, ".cache", "jittor", "mkl", "pip"))
+    source = _onednn_folders(os.path.join(mkl, "pip"))
     if source is None:
         # One that Jittor downloaded serves as well; and it may download it now, if it can.
         found = os.path.exists(library) and os.path.exists(header)

@@ -31,7 +31,8 @@ def refusal(*words, of=None):
     ("--lora.lr -1", ["lora.lr=-1"]), ("--num-workers 3", ["workers=3"]),
     ("--lr=1e-4", ["prompt.lr=1e-4", "lora.lr=1e-4", "aux.lr=1e-4"]),
     ("--batch-size 4", ["train.batch_size=4", "test.batch_size=4"]),
-    ("--train.amp", ["train.amp=true"]), ("--train.amp --restart", ["train.amp=true"]),
+    ("--prompts.domain", ["prompts.domain=true"]),
+    ("--prompts.domain --restart", ["prompts.domain=true"]),
     ("--seed", ["seed=VALUE"]),
     ("--seed 2 --data.shots 8 lora.rank=2", ["seed=2", "data.shots=8"]),
 ])

@@ -1,10 +1,15 @@
 """The CPU's own kernels, and what stands in for them elsewhere, against NumPy in float64."""
 
+import math
+
 import jittor as jt
 import numpy as np
 import pytest
 
 from models.jclip import attention, layer_norm
+from models.jclip.model import MLP, linear
+from models.kernels.linear import packed
+from system import runtime
 
 
 def normal(*shape, seed=0):
@@ -32,6 +37,74 @@ def slope(function, argument, direction, step=1e-5):
     argument = argument.astype(np.float64)
     return (function(argument + step * direction) - function(argument - step * direction)) / (
         2 * step)
+
+
+# What products differ by from those in float64, in units of the largest value.
+TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}
+
+
+@pytest.fixture(params=TOLERANCE)
+def precision(request, monkeypatch):
+    """Both precisions in turn; as much as results may differ by."""
+    if request.param == "bfloat16" and (jt.flags.use_cuda or not runtime._cpu_has_bfloat16()):
+        pytest.skip("no bfloat16 here")
+    monkeypatch.setattr(runtime, "_PRECISION", request.param)
+    return TOLERANCE[request.param]
+
+
+def frozen(*arrays):
+    return [jt.array(array).stop_grad() for array in arrays]
+
+
+def assert_near(found, expected, tolerance):
+    assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("shape, E", [((3, 5, 16), 24), ((50, 96), 130), ((1, 7), 1),
+                                      ((2, 64), 64)])
+def test_linear(precision, shape, E):
+    """Value, the gradient of x, and those of a weight and bias that are trained."""
+    x, W, b = normal(*shape), normal(E, shape[-1], seed=1), normal(E, seed=2)
+    past, weights = normal(*shape[:-1], E, seed=3), normal(*shape[:-1], E, seed=4)
+    variables = x_var, W_var, b_var = [jt.array(array) for array in (x, W, b)]
+    y = linear(x_var, W_var, b_var, jt.array(past))
+    expected = x.astype(np.float64) @ W.T + b + past
+    assert_near(y.numpy(), expected, precision)
+    gradients = jt.grad((y * jt.array(weights)).sum(), variables)
+    rows = weights.reshape(-1, E).astype(np.float64)
+    assert_near(gradients[0].numpy(), weights.astype(np.float64) @ W, precision)
+    assert_near(gradients[1].numpy(), rows.T @ x.reshape(-1, shape[-1]), 1e-5)
+    assert_near(gradients[2].numpy(), rows.sum(axis=0), 1e-5)
+    with jt.no_grad():  # the sum and all in one kernel
+        assert_near(linear(x_var, W_var, b_var, jt.array(past)).numpy(), expected, precision)
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_mlp(precision, activation):
+    """As one kernel, and as three where a gradient is wanted."""
+    mlp, x = MLP(16, 64, activation), normal(3, 5, 16)
+    x_var = jt.array(x)
+    W, b, V, c = (p.numpy().astype(np.float64) for p in (
+        mlp.c_fc.weight, mlp.c_fc.bias, mlp.c_proj.weight, mlp.c_proj.bias))
+    hidden = x @ W.T + b
+    share = {"quick_gelu": 1 / (1 + np.exp(-1.702 * hidden)),
+             "gelu": (1 + np.vectorize(math.erf)(hidden * math.sqrt(0.5))) / 2}[activation]
+    expected = hidden * share @ V.T + c + x
+    with jt.no_grad():
+        assert_near(mlp(x_var, x_var).numpy(), expected, precision)
+    assert_near(mlp(x_var, x_var).numpy(), expected, precision)
+
+
+@pytest.mark.skipif(jt.flags.use_cuda, reason="the CPU's kernels")
+def test_a_packed_weight_follows_its_weight(precision):
+    W, x = normal(24, 16, seed=1), normal(3, 16)
+    (weight,), x_var = frozen(W), jt.array(x)
+    for value in (W, 2 * W):
+        weight.update(jt.array(value).stop_grad())
+        weight.stop_grad()
+        assert_near(linear(x_var, weight).numpy(), x @ value.T, precision)
+    if runtime.precision() == "bfloat16":
+        assert packed(weight) is packed(weight)  # made once
 
 
 @pytest.mark.parametrize("B, L, heads, d, causal", [(3, 7, 2, 8, False), (2, 5, 3, 16, True),

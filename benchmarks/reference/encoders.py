@@ -99,6 +99,7 @@ def _openvino(model, batch, folder):
 def _onnxruntime(model, batch, folder):
     import onnxruntime
     path = os.path.join(folder, "images.onnx")
+    torch.backends.mha.set_fastpath_enabled(False)  # it has no name in ONNX
     torch.onnx.export(model.visual, (batch,), path, input_names=["images"], dynamo=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -35,17 +35,18 @@ class _Linear(jt.Function):
     """x Wᵀ + b by our own kernel, and its gradients."""
 
     def execute(self, x, weight, bias):
-        self.saved = x, weight, bias
+        self.saved = x, weight
         return layers(x, weight, bias)
 
     def grad(self, gradient):
-        x, weight, bias = self.saved
+        x, weight = self.saved
+        _, of_weight, of_bias = (place >= 0 for place in self.input_mask)  # the trained ones
         rows = gradient.reshape(-1, gradient.shape[-1])
         d_weight = d_bias = None
-        if not weight.is_stop_grad():
+        if of_weight:
             d_weight = jt.matmul(rows.transpose(1, 0), x.reshape(len(rows), -1))
             d_weight = d_weight.reshape(weight.shape)
-        if bias is not None and not bias.is_stop_grad():
+        if of_bias:
             d_bias = rows.sum(0)
         return transposed_layer(gradient, weight), d_weight, d_bias
 

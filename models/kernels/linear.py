@@ -6,11 +6,12 @@ rounded and their sums are float32; a weight is rounded and laid out as oneDNN r
 once if it is frozen.
 """
 
+import functools
+
 import jittor as jt
 import numpy as np
 
-from models.kernels.sources import ONEDNN, onednn_code
-from system.runtime import products_in_bfloat16
+from system import runtime
 
 ACTIVATIONS = (None, "quick_gelu", "gelu")
 
@@ -24,34 +25,17 @@ def layers(x, *weights_and_biases, activation=None, residual=None):
         residual: Var (…, E) to add to the result, or None.
     """
     weights, biases = weights_and_biases[::2], weights_and_biases[1::2]
-    in_bfloat16 = products_in_bfloat16()
-    inputs, source = [x], [_SIZES]
-    for i, (W, b) in enumerate(zip(weights, biases)):
-        names = ["nullptr"] * 2
-        inputs.append(packed(W) if in_bfloat16 else W)
-        weight = f"in{len(inputs) - 1}_p"
-        if b is not None:
-            inputs.append(b)
-            names[0] = f"in{len(inputs) - 1}_p"
-        last = i == len(weights) - 1
-        if last and residual is not None:
-            inputs.append(residual)
-            names[1] = f"in{len(inputs) - 1}_p"
-        kind = 0 if last else ACTIVATIONS.index(activation)
-        source.append(f"layer.apply({weight}, {', '.join(names)}, {len(W)}, {kind}, "
-                      f"{'out0_p' if last else 'nullptr'});")
-    return onednn_code([*x.shape[:-1], len(weights[-1])], "float32", inputs, _LAYERS,
-                       "\n".join(source), {"bfloat16": int(in_bfloat16), "transposed": 0})
+    in_bfloat16 = runtime.precision() == "bfloat16"
+    read = [packed(W) if in_bfloat16 else W for W in weights]
+    return _products(x, len(weights[-1]), read, biases, residual, in_bfloat16,
+                     width=len(weights[0]), activation=ACTIVATIONS.index(activation))
 
 
 def transposed_layer(x, W):
     """x (…, E) -> (…, D): x W for W (E, D)."""
-    in_bfloat16 = products_in_bfloat16()
-    D = int(np.prod(W.shape[1:]))
-    return onednn_code([*x.shape[:-1], D], "float32",
-                       [x, _pack(W, True) if in_bfloat16 else W], _LAYERS,
-                       _SIZES + f"layer.apply(in1_p, nullptr, nullptr, {D}, 0, out0_p);",
-                       {"bfloat16": int(in_bfloat16), "transposed": 1})
+    in_bfloat16 = runtime.precision() == "bfloat16"
+    read = _pack(W, True) if in_bfloat16 else W
+    return _products(x, _columns(W), [read], [None], None, in_bfloat16, transposed=1)
 
 
 def packed(W):
@@ -66,16 +50,94 @@ def packed(W):
     return W.packed[1]
 
 
+def _products(x, n_outputs, weights, biases, residual, in_bfloat16, width=0, activation=0,
+              transposed=0):
+    _library()
+    inputs, pointers = [x], []
+    for variable in (*weights, *biases, residual):
+        pointers.append("nullptr" if variable is None else f"in{len(inputs)}_p")
+        inputs += [] if variable is None else [variable]
+    n = len(weights)
+    source = f"""
+        int64_t K = in0->shape[in0->shape.size() - 1], N = out0->shape[out0->shape.size() - 1];
+        const void* weights[] = {{{", ".join(pointers[:n])}}};
+        const float* biases[] = {{{", ".join(pointers[n:-1])}}};
+        int64_t widths[] = {{{"width, " * (n - 1)}N}};
+        if (in0->num)
+            linear_layers(in0_p, in0->num / K, K, {n}, weights, biases, widths,
+                          data["activation"], {pointers[-1]}, out0_p, data["bfloat16"],
+                          data["transposed"]);"""
+    return jt.code([*x.shape[:-1], n_outputs], "float32", inputs, cpu_header=_DECLARED,
+                   cpu_src=f'int64_t width = data["width"];{source}',
+                   data={"width": width, "activation": activation,
+                         "bfloat16": int(in_bfloat16), "transposed": transposed})
+
+
 def _pack(W, transposed):
-    E, D = len(W), int(np.prod(W.shape[1:]))
-    return onednn_code([(E + 63) // 64 * 64 * ((D + 63) // 64 * 64)], "int16", [W], _LAYERS, _PACK,
-                       {"transposed": int(transposed)})
+    _library()
+    E, D = len(W), _columns(W)
+    return jt.code([(E + 63) // 64 * 64 * ((D + 63) // 64 * 64)], "int16", [W],
+                   cpu_header=_DECLARED, data={"transposed": int(transposed)}, cpu_src="""
+        pack_weight(in0_p, in0_shape0, in0->num / in0_shape0, data["transposed"], out0_p,
+                    out0->size);
+        """)
+
+
+def _columns(W):
+    return int(np.prod(W.shape[1:]))
+
+
+@functools.lru_cache(maxsize=None)
+def _library():
+    """Compile what all these kernels call: reading oneDNN's header takes seconds."""
+    flags = f'FLAGS: -DGLOBAL_VAR -I"{runtime.onednn_include()}" '  # seen by other kernels
+    with jt.flag_scope(use_cuda=0, compile_options={flags: 1}):
+        jt.code((1,), "int32", [], cpu_header=_LIBRARY, cpu_src="out0_p[0] = 1;").sync()
 
 
 # C++. A product is (n, K) x (K, N); W is stored as (N, K), or transposed as (K, N).
-_LAYERS = ONEDNN + r"""
+_DECLARED = r"""
+#include <cstddef>
+#include <cstdint>
+extern "C" {
+void linear_layers(const float* x, int64_t n, int64_t K, int64_t n_layers, const void** weights,
+                   const float** biases, const int64_t* widths, int64_t activation,
+                   const float* residual, float* y, bool bfloat16, bool transposed);
+void pack_weight(const float* weight, int64_t E, int64_t D, bool transposed, void* packed,
+                 size_t n_bytes);
+}
+"""
+_LIBRARY = _DECLARED + r"""
 #include <array>
 #include <map>
+#include <vector>
+#include <dnnl.hpp>
+using dnnl::memory;
+using Type = memory::data_type;
+using Tag = memory::format_tag;
+static dnnl::engine& cpu() {
+    static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+    return engine;
+}
+static dnnl::stream& in_order() {
+    static dnnl::stream stream(cpu());
+    return stream;
+}
+static memory at_place(const memory::desc& desc, const void* place) {
+    return memory(desc, cpu(), const_cast<void*>(place));
+}
+static void copy(const memory::desc& from, const void* x, const memory::desc& to, void* y) {
+    memory source = at_place(from, x), target = at_place(to, y);
+    dnnl::reorder(source, target).execute(in_order(), source, target);
+    in_order().wait();
+}
+// One of some places to work at, which stay.
+static void* workplace(int64_t which, size_t n_bytes) {
+    static std::vector<char> places[3];
+    auto& place = places[which];
+    if (place.size() < n_bytes + 64) place.resize(n_bytes + 64);
+    return (void*)(((uintptr_t)place.data() + 63) / 64 * 64);
+}
 static memory::desc plain_weight(int64_t K, int64_t N, bool transposed) {
     return {{K, N}, Type::f32, transposed ? Tag::ab : Tag::ba};
 }
@@ -93,7 +155,7 @@ struct Layers {
     bool bfloat16, transposed;
     int64_t n, K;
     const void* x;
-    int64_t place = 0;  // of two workplaces in turn
+    int64_t place = 0;  // the next one to work at
     void apply(const void* weight, const float* bias, const float* residual, int64_t N,
                int64_t activation, float* y) {
         Type type = bfloat16 ? Type::bf16 : Type::f32;
@@ -140,16 +202,20 @@ struct Layers {
         K = N;
     }
 };
-"""
-_SIZES = r"""
-    int64_t K = in0->shape[in0->shape.size() - 1];
-    if (!in0->num) return;
-    Layers layer = {data["bfloat16"] != 0, data["transposed"] != 0, in0->num / K, K, in0_p};
-"""
-_PACK = r"""
-    int64_t N = in0_shape0, K = in0->num / N;
-    bool transposed = data["transposed"] != 0;
-    if (transposed) std::swap(N, K);
-    CHECK(packed_weight(K, N).get_size() <= (size_t)out0->size);
-    copy(plain_weight(K, N, transposed), in0_p, packed_weight(K, N), out0_p);
+void linear_layers(const float* x, int64_t n, int64_t K, int64_t n_layers, const void** weights,
+                   const float** biases, const int64_t* widths, int64_t activation,
+                   const float* residual, float* y, bool bfloat16, bool transposed) {
+    Layers layers = {bfloat16, transposed, n, K, x};
+    for (int64_t i = 0; i < n_layers; i++) {
+        bool last = i == n_layers - 1;
+        layers.apply(weights[i], biases[i], last ? residual : nullptr, widths[i],
+                     last ? 0 : activation, last ? y : nullptr);
+    }
+}
+void pack_weight(const float* weight, int64_t E, int64_t D, bool transposed, void* packed,
+                 size_t n_bytes) {
+    int64_t K = transposed ? E : D, N = transposed ? D : E;
+    CHECK(packed_weight(K, N).get_size() <= n_bytes);
+    copy(plain_weight(K, N, transposed), weight, packed_weight(K, N), packed);
+}
 """
