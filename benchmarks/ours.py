@@ -20,7 +20,7 @@ from benchmarks.generated import boxes_of, lora_state, script
 from data.resampling import resample
 from data.views import Views, read_ahead
 from models import lora
-from models.jclip.model import CLIP
+from models.jclip.model import CLIP, linear
 from models.jclip.preprocess import STD, Preprocess, normalise
 from models.jclip.sizes import sizes_of
 from models.lp_plus_plus import LPPlusPlus
@@ -183,17 +183,19 @@ def numpy_product(a, b):
 
 
 def jittor_product(a, b):
-    a, b = jt.array(a), jt.array(b)
-    return lambda: jt.sync([jt.matmul(a, b)], True)
+    a, weight = jt.array(a), jt.array(np.ascontiguousarray(b.T)).stop_grad()
+
+    def run():
+        with jt.no_grad():
+            jt.sync([linear(a, weight)], True)
+    return run
 
 
 if __name__ == "__main__":
-    if os.environ.get("BENCHMARK_DEVICE", "cpu") == "cpu":
-        jt.flags.use_cuda = 0
-    else:
-        runtime.use_accelerator()
+    runtime.use_accelerator(os.environ.get("BENCHMARK_DEVICE", "cpu"),
+                            os.environ.get("BENCHMARK_PRECISION", "float32"))
     prepare_kernel_compiler()
     serve(ANSWERS, WORKS, f"Jittor {jt.__version__}, NumPy {np.__version__}, Python "
           f"{sys.version.split()[0]}, {os.environ['OMP_NUM_THREADS']} threads, "
-          f"{'cuda' if jt.flags.use_cuda else 'cpu'}",
+          f"{'cuda' if jt.flags.use_cuda else 'cpu'}, {runtime.precision()}",
           {"NumPy": numpy_product, "Jittor": jittor_product})

@@ -2,6 +2,7 @@
 
     python benchmarks/run.py [NAME …] [--pairs 5] [--reference-python PATH] [--threads 2]
         [--json FILE] [--quick] [--size KEY=VALUE …] [--device cpu|cuda] [--list]
+        [--precision float32|bfloat16] [--library pytorch|torch.compile|openvino|onnxruntime]
 
 benchmarks/README.md says what each pair is, how to set up PyTorch's side, and what the numbers
 mean. A pair whose results differ by more than its tolerance is not timed, and the exit code is 1.
@@ -23,7 +24,7 @@ from tqdm import tqdm, trange
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from benchmarks.pairs import PAIRS
+from benchmarks.pairs import BFLOAT16_TOLERANCE, PAIRS
 from system.errors import UserError, run_script
 
 TABLE = """
@@ -40,18 +41,20 @@ def main():
     chosen = {name: sizes_of(name, arguments) for name in arguments.names or PAIRS}
     environment = {
         **os.environ, "BENCHMARK_DEVICE": arguments.device,
+        "BENCHMARK_PRECISION": arguments.precision, "BENCHMARK_LIBRARY": arguments.library,
         **{f"{kind}_NUM_THREADS": str(arguments.threads) for kind in ("OMP", "OPENBLAS", "MKL")}}
     sides = {"ours": [sys.executable, "-m", "benchmarks.ours"],
              "reference": [reference_python(arguments), "-m", "benchmarks.reference"]}
     workers = {side: Worker(side, command, environment) for side, command in sides.items()}
     try:
         report = {"machine": machine(), "threads": arguments.threads, "device": arguments.device,
-                  "pairs": [], **limits(workers, repeats=2 if arguments.quick else 5)}
+                  "precision": arguments.precision, "library": arguments.library, "pairs": [],
+                  **limits(workers, repeats=2 if arguments.quick else 5)}
         print(f"{report['machine']}\n{report['ours']}\n{report['reference']}\nlimit: "
               f"{report['limit']:.0f} GFLOP/s, {report['limit_by']}\n{TABLE}", flush=True)
         for name, sizes in chosen.items():
             with tempfile.TemporaryDirectory() as folder:
-                measured = measure(name, sizes, workers, folder, arguments.pairs)
+                measured = measure(name, sizes, workers, folder, arguments)
             print(row(measured, report["limit"]), flush=True)
             report["pairs"].append(measured)
             write(arguments.json, report)
@@ -75,6 +78,10 @@ def parse():
     parser.add_argument("--size", action="append", default=[], metavar="KEY=VALUE",
                         help="another size in all chosen pairs, as in --size images=50")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32",
+                        help="of both sides' products; bfloat16 for the encoders and training")
+    parser.add_argument("--library", default="pytorch", choices=(
+        "pytorch", "torch.compile", "openvino", "onnxruntime"), help="the other side's, in image-…")
     parser.add_argument("--list", action="store_true", help="the pairs and their sizes")
     arguments = parser.parse_intermixed_args()
     unknown = [name for name in arguments.names if name not in PAIRS]
@@ -183,7 +190,7 @@ def limits(workers, repeats):
     return {**report, "limit": rates[best], "limit_by": best, "rates": rates}
 
 
-def measure(name, sizes, workers, folder, n_pairs):
+def measure(name, sizes, workers, folder, arguments):
     """Prepare, compare and time one pair.
 
     Args:
@@ -191,14 +198,15 @@ def measure(name, sizes, workers, folder, n_pairs):
         sizes: {name: value}.
         workers: {'ours': `Worker`, 'reference': `Worker`}, asked in this order.
         folder: where the sides write.
-        n_pairs: how often each side is timed.
+        arguments: the command line's.
 
     Returns:
         dict of everything measured.
     """
     pair = PAIRS[name]
     measured = {"name": name, "sizes": sizes, "target": pair.target, "unit": pair.unit,
-                "tolerance": pair.tolerance}
+                "tolerance": (pair.tolerance if arguments.precision == "float32"
+                              else BFLOAT16_TOLERANCE)}
     results = {}
     for side, worker in tqdm(workers.items(), f"{name}, first run", unit="side"):
         answer = worker.ask("prepare", name=name, sizes=sizes, folder=folder)
@@ -208,13 +216,13 @@ def measure(name, sizes, workers, folder, n_pairs):
         with np.load(path) as arrays:
             results[side] = dict(arrays)
     measured["difference"] = difference(pair, **results)
-    measured["counts"] = measured["difference"] <= pair.tolerance
+    measured["counts"] = measured["difference"] <= measured["tolerance"]
     if measured["counts"]:
         for worker in workers.values():
             for _ in range(pair.warm_ups):
                 worker.ask("time")
         seconds = {side: [] for side in workers}
-        for _ in trange(n_pairs, desc=name, unit="pair"):
+        for _ in trange(arguments.pairs, desc=name, unit="pair"):
             for side, worker in workers.items():
                 seconds[side].append(worker.ask("time", name=name)["seconds"])
         measured["seconds"] = seconds

@@ -13,7 +13,7 @@ import torch
 import torchvision
 
 from benchmarks.reference import crops, encoders, head, mta, pipeline, tuning
-from benchmarks.reference.device import DEVICE, synchronise, tensor
+from benchmarks.reference.device import DEVICE, LIBRARY, PRECISION, synchronise, tensor
 
 WORKS = {"image-b32": encoders.images, "image-b32-one": encoders.images,
          "image-b16": encoders.images, "text": encoders.text, "train-step": tuning.training_step,
@@ -26,6 +26,8 @@ def numpy_product(a, b):
 
 def torch_product(a, b):
     a, b = tensor(a), tensor(b)
+    if PRECISION == "bfloat16":
+        a, b = a.bfloat16(), b.bfloat16()
 
     def run():
         torch.matmul(a, b)
@@ -38,5 +40,5 @@ if __name__ == "__main__":
     torch.backends.cudnn.allow_tf32 = False  # float32 on a GPU too
     serve(answers, WORKS, f"PyTorch {torch.__version__}, open_clip {open_clip.__version__}, "
           f"torchvision {torchvision.__version__}, NumPy {np.__version__}, "
-          f"{torch.get_num_threads()} threads, {DEVICE}",
+          f"{torch.get_num_threads()} threads, {DEVICE}, {PRECISION}; images by {LIBRARY}",
           {"NumPy": numpy_product, "PyTorch": torch_product})
