@@ -98,11 +98,12 @@ def load_checkpoint(path, made_with, keys, cure="set them back, or train again")
     changed = differences(content["config"], made_with["config"], keys)
     if "data" in made_with and not same_value(content.get("data"), made_with["data"]):
         changed.append(f"{shown(content.get('data'))} then, {made_with['data']} now")
-    if not changed and content.get("precision", "float32") != made_with["precision"]:
-        log(f"{path} was trained with products in {shown(content.get('precision', 'float32'))}, "
-            f"they are in {made_with['precision']} now (precision=…)")
     if changed:
         raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}); {cure}")
+    then, now = (each.get("precision", "float32") for each in (content, made_with))
+    if then != now:
+        log(f"{path} was trained with the encoders' products in {shown(then)}, and they are in "
+            f"{now} now; precision={shown(then)} has them as they were")
     return content
 
 

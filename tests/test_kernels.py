@@ -10,6 +10,7 @@ from models.jclip import attention, layer_norm
 from models.jclip.model import MLP, linear
 from models.kernels.linear import packed
 from system import runtime
+from system.errors import UserError
 
 
 def normal(*shape, seed=0):
@@ -95,6 +96,25 @@ def test_mlp(precision, activation):
     assert_near(mlp(x_var, x_var).numpy(), expected, precision)
 
 
+@pytest.mark.parametrize("has, wanted, found, told", [
+    (True, "auto", "bfloat16", "precision=float32"), (False, "auto", "float32", ""),
+    (True, "float32", "float32", ""), (True, "bfloat16", "bfloat16", "precision=float32"),
+    (False, "bfloat16", "float32", "gains nothing")])
+@pytest.mark.skipif(jt.flags.use_cuda, reason="a GPU's precision")
+def test_the_processor_decides_the_precision(monkeypatch, capsys, has, wanted, found, told):
+    monkeypatch.setattr(runtime, "_PRECISION", "float32")
+    monkeypatch.setattr(runtime, "_cpu_has_bfloat16", lambda: has)
+    runtime.use_accelerator("cpu", wanted)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "GPU" not in line]
+    assert runtime.precision() == found
+    assert len(lines) == bool(told) and told in "".join(lines)
+
+
+def test_another_word_is_refused():
+    with pytest.raises(UserError, match="precision is 'half'; it must be auto, float32 or"):
+        runtime.use_accelerator("cpu", "half")
+
+
 @pytest.mark.skipif(jt.flags.use_cuda, reason="the CPU's kernels")
 def test_a_packed_weight_follows_its_weight(precision):
     W, x = normal(24, 16, seed=1), normal(3, 16)
@@ -103,8 +123,7 @@ def test_a_packed_weight_follows_its_weight(precision):
         weight.update(jt.array(value).stop_grad())
         weight.stop_grad()
         assert_near(linear(x_var, weight).numpy(), x @ value.T, precision)
-    if runtime.precision() == "bfloat16":
-        assert packed(weight) is packed(weight)  # made once
+    assert packed(weight) is packed(weight)  # made once
 
 
 @pytest.mark.parametrize("B, L, heads, d, causal", [(3, 7, 2, 8, False), (2, 5, 3, 16, True),

@@ -67,6 +67,20 @@ def test_a_state_without_an_epoch_is_refused(tmp_path, state):
         states_of(tmp_path).newest()
 
 
+def test_another_precision_is_told(tmp_path, state, capsys):
+    saved = {**state, "epoch": 1, "precision": "bfloat16"}
+    save_checkpoint(str(tmp_path / "epoch_00001.pkl"), ORIGIN, saved)
+    assert states_of(tmp_path).newest()["epoch"] == 1
+    assert capsys.readouterr().err.count("in 'bfloat16', and they are in float32 now") == 1
+
+
+def test_settings_of_before_the_precision_are_understood(tmp_path, state):
+    config = {**ORIGIN["config"], "train": {**ORIGIN["config"]["train"], "amp": True}}
+    saved = {**state, "epoch": 1, "config": {k: v for k, v in config.items() if k != "precision"}}
+    save_checkpoint(str(tmp_path / "epoch_00001.pkl"), ORIGIN, saved)
+    assert EpochStates(str(tmp_path), ORIGIN, ("train",), SMALL).newest()["epoch"] == 1
+
+
 def test_an_optimizers_state_comes_back(optimizer, state):
     group = optimizer.param_groups[1]
     optimizer.step(sum((p * p).sum() for each in optimizer.param_groups for p in each["params"]))

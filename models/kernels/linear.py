@@ -2,8 +2,8 @@
 
 The bias, the activation and the sum with what went past the layer are done while a product's
 numbers are in the processor's cache. Where products are to be in bfloat16, their factors are
-rounded and their sums are float32; a weight is rounded and laid out as oneDNN reads it fastest,
-once if it is frozen.
+rounded and their sums are float32. A frozen weight is laid out once as oneDNN reads it fastest, in
+bfloat16 (half as much memory as its own), or where it meets few rows, for which that counts most.
 """
 
 import functools
@@ -14,6 +14,7 @@ import numpy as np
 from system import runtime
 
 ACTIVATIONS = (None, "quick_gelu", "gelu")
+FEW_ROWS = 256  # an image's patches
 
 
 def layers(x, *weights_and_biases, activation=None, residual=None):
@@ -25,33 +26,35 @@ def layers(x, *weights_and_biases, activation=None, residual=None):
         residual: Var (…, E) to add to the result, or None.
     """
     weights, biases = weights_and_biases[::2], weights_and_biases[1::2]
-    in_bfloat16 = runtime.precision() == "bfloat16"
-    read = [packed(W) if in_bfloat16 else W for W in weights]
-    return _products(x, len(weights[-1]), read, biases, residual, in_bfloat16,
-                     width=len(weights[0]), activation=ACTIVATIONS.index(activation))
+    n_rows = int(np.prod(x.shape[:-1]))
+    pack = runtime.precision() == "bfloat16" or (
+        n_rows <= FEW_ROWS and all(W.is_stop_grad() for W in weights))
+    read = [packed(W) if pack else W for W in weights]
+    return _products(x, len(weights[-1]), read, biases, residual, pack, width=len(weights[0]),
+                     activation=ACTIVATIONS.index(activation))
 
 
 def transposed_layer(x, W):
     """x (…, E) -> (…, D): x W for W (E, D)."""
-    in_bfloat16 = runtime.precision() == "bfloat16"
-    read = _pack(W, True) if in_bfloat16 else W
-    return _products(x, _columns(W), [read], [None], None, in_bfloat16, transposed=1)
+    pack = runtime.precision() == "bfloat16"
+    return _products(x, _columns(W), [_pack(W, True) if pack else W], [None], None, pack,
+                     transposed=1)
 
 
 def packed(W):
-    """W in bfloat16, as oneDNN wants it; a frozen one's is kept beside it.
+    """W in the present precision, as oneDNN wants it; a frozen one's is kept beside it.
 
     By its id, which Jittor gives anew to each value of a variable.
     """
     if not W.is_stop_grad():
         return _pack(W, False)
-    if getattr(W, "packed", (None,))[0] != W.id:
-        W.packed = W.id, _pack(W, False).stop_grad()
+    of = W.id, runtime.precision()
+    if getattr(W, "packed", (None,))[0] != of:
+        W.packed = of, _pack(W, False).stop_grad()
     return W.packed[1]
 
 
-def _products(x, n_outputs, weights, biases, residual, in_bfloat16, width=0, activation=0,
-              transposed=0):
+def _products(x, n_outputs, weights, biases, residual, pack, width=0, activation=0, transposed=0):
     _library()
     inputs, pointers = [x], []
     for variable in (*weights, *biases, residual):
@@ -66,20 +69,22 @@ def _products(x, n_outputs, weights, biases, residual, in_bfloat16, width=0, act
         if (in0->num)
             linear_layers(in0_p, in0->num / K, K, {n}, weights, biases, widths,
                           data["activation"], {pointers[-1]}, out0_p, data["bfloat16"],
-                          data["transposed"]);"""
+                          data["packed"], data["transposed"]);"""
     return jt.code([*x.shape[:-1], n_outputs], "float32", inputs, cpu_header=_DECLARED,
                    cpu_src=f'int64_t width = data["width"];{source}',
                    data={"width": width, "activation": activation,
-                         "bfloat16": int(in_bfloat16), "transposed": transposed})
+                         "bfloat16": int(runtime.precision() == "bfloat16"),
+                         "packed": int(pack), "transposed": transposed})
 
 
 def _pack(W, transposed):
     _library()
     E, D = len(W), _columns(W)
-    return jt.code([(E + 63) // 64 * 64 * ((D + 63) // 64 * 64)], "int16", [W],
-                   cpu_header=_DECLARED, data={"transposed": int(transposed)}, cpu_src="""
+    dtype = {"bfloat16": "int16", "float32": "float32"}[runtime.precision()]
+    return jt.code([(E + 63) // 64 * 64 * ((D + 63) // 64 * 64)], dtype, [W], cpu_header=_DECLARED,
+                   data={"transposed": int(transposed)}, cpu_src="""
         pack_weight(in0_p, in0_shape0, in0->num / in0_shape0, data["transposed"], out0_p,
-                    out0->size);
+                    out0->size, sizeof(*out0_p) == 2);
         """)
 
 
@@ -102,9 +107,9 @@ _DECLARED = r"""
 extern "C" {
 void linear_layers(const float* x, int64_t n, int64_t K, int64_t n_layers, const void** weights,
                    const float** biases, const int64_t* widths, int64_t activation,
-                   const float* residual, float* y, bool bfloat16, bool transposed);
+                   const float* residual, float* y, bool bfloat16, bool packed, bool transposed);
 void pack_weight(const float* weight, int64_t E, int64_t D, bool transposed, void* packed,
-                 size_t n_bytes);
+                 size_t n_bytes, bool bfloat16);
 }
 """
 _LIBRARY = _DECLARED + r"""
@@ -141,18 +146,18 @@ static void* workplace(int64_t which, size_t n_bytes) {
 static memory::desc plain_weight(int64_t K, int64_t N, bool transposed) {
     return {{K, N}, Type::f32, transposed ? Tag::ab : Tag::ba};
 }
-static const memory::desc& packed_weight(int64_t K, int64_t N) {
-    static std::map<std::pair<int64_t, int64_t>, memory::desc> known;
-    memory::desc& found = known[{K, N}];
+static const memory::desc& packed_weight(int64_t K, int64_t N, Type type) {
+    static std::map<std::array<int64_t, 3>, memory::desc> known;
+    memory::desc& found = known[{K, N, type == Type::bf16}];
     if (found.dims().empty())
         found = dnnl::matmul::primitive_desc(
-            dnnl::matmul::desc({{64, K}, Type::bf16, Tag::ab}, {{K, N}, Type::bf16, Tag::any},
+            dnnl::matmul::desc({{64, K}, type, Tag::ab}, {{K, N}, type, Tag::any},
                                {{64, N}, Type::f32, Tag::ab}), cpu()).weights_desc();
     return found;
 }
 // Layers one after the other on n rows, which are at first x (n, K).
 struct Layers {
-    bool bfloat16, transposed;
+    bool bfloat16, packed, transposed;
     int64_t n, K;
     const void* x;
     int64_t place = 0;  // the next one to work at
@@ -160,9 +165,9 @@ struct Layers {
                int64_t activation, float* y) {
         Type type = bfloat16 ? Type::bf16 : Type::f32;
         struct Made { dnnl::matmul::primitive_desc desc; dnnl::matmul product; };
-        static std::map<std::array<int64_t, 9>, Made> known;
-        std::array<int64_t, 9> key = {n, K, N, bfloat16, transposed, activation, bias != nullptr,
-                                      residual != nullptr, y != nullptr};
+        static std::map<std::array<int64_t, 10>, Made> known;
+        std::array<int64_t, 10> key = {n, K, N, bfloat16, packed, transposed, activation,
+                                       bias != nullptr, residual != nullptr, y != nullptr};
         if (known.size() > 500) known.clear();  // prompts have many lengths
         auto at = known.find(key);
         memory::desc bias_desc, residual_desc({n, N}, Type::f32, Tag::ab);
@@ -177,7 +182,7 @@ struct Layers {
             attributes.set_post_ops(after);
             dnnl::matmul::primitive_desc desc(
                 {{{n, K}, type, Tag::ab},
-                 bfloat16 ? packed_weight(K, N) : plain_weight(K, N, transposed), bias_desc,
+                 packed ? packed_weight(K, N, type) : plain_weight(K, N, transposed), bias_desc,
                  {{n, N}, y ? Type::f32 : type, Tag::ab}}, attributes, cpu());
             at = known.emplace(key, Made{desc, dnnl::matmul(desc)}).first;
         }
@@ -204,8 +209,8 @@ struct Layers {
 };
 void linear_layers(const float* x, int64_t n, int64_t K, int64_t n_layers, const void** weights,
                    const float** biases, const int64_t* widths, int64_t activation,
-                   const float* residual, float* y, bool bfloat16, bool transposed) {
-    Layers layers = {bfloat16, transposed, n, K, x};
+                   const float* residual, float* y, bool bfloat16, bool packed, bool transposed) {
+    Layers layers = {bfloat16, packed, transposed, n, K, x};
     for (int64_t i = 0; i < n_layers; i++) {
         bool last = i == n_layers - 1;
         layers.apply(weights[i], biases[i], last ? residual : nullptr, widths[i],
@@ -213,9 +218,10 @@ void linear_layers(const float* x, int64_t n, int64_t K, int64_t n_layers, const
     }
 }
 void pack_weight(const float* weight, int64_t E, int64_t D, bool transposed, void* packed,
-                 size_t n_bytes) {
+                 size_t n_bytes, bool bfloat16) {
     int64_t K = transposed ? E : D, N = transposed ? D : E;
-    CHECK(packed_weight(K, N).get_size() <= n_bytes);
-    copy(plain_weight(K, N, transposed), weight, packed_weight(K, N), packed);
+    const memory::desc& wanted = packed_weight(K, N, bfloat16 ? Type::bf16 : Type::f32);
+    CHECK(wanted.get_size() <= n_bytes);
+    copy(plain_weight(K, N, transposed), weight, wanted, packed);
 }
 """
