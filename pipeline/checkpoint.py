@@ -101,7 +101,7 @@ def load_checkpoint(path, made_with, keys, cure="set them back, or train again")
     if changed:
         raise UserError(f"{path} was trained with other settings ({'; '.join(changed)}); {cure}")
     then, now = (each.get("precision", "float32") for each in (content, made_with))
-    if then != now:
+    if not same_value(then, now):
         log(f"{path} was trained with the encoders' products in {shown(then)}, and they are in "
             f"{now} now; precision={shown(then)} has them as they were")
     return content
