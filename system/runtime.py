@@ -203,7 +203,7 @@ def _require_pillow():
         raise UserError(f"{error}; {_INSTALL}") from error
     if tuple(int(number) for number in PIL.__version__.split(".")[:2]) > PILLOW:
         raise UserError(f"Pillow {PIL.__version__} resizes images otherwise than those before it, "
-                        "and labels would change; pip install pillow==12.1.1")
+                        f"and labels would change; {_INSTALL}")
 
 
 def _require_compiler():
