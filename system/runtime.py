@@ -14,7 +14,6 @@ overridden.
 """
 
 import contextlib
-import ctypes
 import glob
 import io
 import json
@@ -25,7 +24,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from system import cuda_toolkit, parallel
+from system import cuda_toolkit, onednn, parallel
 from system.errors import UserError
 from system.first_import import (
     LATER_RUN_MB,
@@ -40,15 +39,10 @@ from system.first_import import (
 PYTHONS = ((3, 8), (3, 14))  # the oldest and the newest that requirements.txt has wheels for
 JITTOR = "1.3.11.0+mended.1"  # that of third_party/jittor
 PILLOW = (12, 1)  # the newest that resizes as all before it, and as data/resampling.py
-ONEDNN_PACKAGE = "onednn-devel-cpu-gomp"
-# The folder Jittor 1.3.11 looks for below <home>/.cache/jittor/mkl before it downloads one.
-ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"
-ONEDNN_LIBRARY = "libdnnl.so.2"  # of the interface that Jittor's operators are written for
 JITTOR_KNOWS = ("g++", "clang", "icc", "icpc")  # in a compiler's file name
 JITTOR_DOWNLOADS = "cg.cs.tsinghua.edu.cn"
 _BFLOAT16 = 2  # of Jittor's use_tensorcore: CUBLAS_COMPUTE_32F_FAST_16BF
 _INSTALL = "install the requirements: pip install -r requirements.txt"
-_AVX512_CORE_BF16 = 0xe7  # dnnl_cpu_isa_avx512_core_bf16
 _NO_CUDA = None  # why a GPU that is there is not used
 _PRECISION = "float32"  # of the encoders' products, as `use_accelerator` found
 
@@ -87,7 +81,8 @@ def prepare():
         if toolkit:
             cuda_toolkit.lay_out(toolkit, gpu, os.path.join(
                 utils.home(), ".cache", "jittor", f"toolkit-{name}"))
-        use_mkl = os.environ.setdefault("use_mkl", _link_onednn(utils.home()))
+        use_mkl = os.environ.setdefault("use_mkl", "1" if onednn.link_installed(
+            utils.home()) or _reachable(JITTOR_DOWNLOADS) else "0")
         if core_is_compiled(utils.cache_path):
             require_free_space(utils.cache_path, LATER_RUN_MB)
         else:
@@ -98,7 +93,7 @@ def prepare():
             "that can be written and has space") from error
     if use_mkl == "0" and not gpu:
         say("oneDNN is not installed; matrix products will be slow "
-            f"(pip install {ONEDNN_PACKAGE}==2022.2.1)")
+            f"(pip install {onednn.PACKAGE}==2022.2.1)")
 
 
 def use_accelerator(device="auto", precision="float32"):
@@ -131,11 +126,11 @@ def use_accelerator(device="auto", precision="float32"):
     elif device == "auto" and _NO_CUDA:
         say(f"computing on the CPU; {_NO_CUDA}")
     _PRECISION = "float32"
-    if precision == "bfloat16" and not jt.flags.use_cuda and not _cpu_has_bfloat16():
+    if precision == "bfloat16" and not jt.flags.use_cuda and not onednn.has_bfloat16():
         say("precision=bfloat16: this processor, or its oneDNN, gains nothing by it; products are "
             "in float32")
     elif precision == "bfloat16" or (
-            precision == "auto" and not jt.flags.use_cuda and _cpu_has_bfloat16()):
+            precision == "auto" and not jt.flags.use_cuda and onednn.has_bfloat16()):
         _PRECISION = "bfloat16"
         say("the encoders' products are in bfloat16 (precision=float32: all in float32)")
 
@@ -162,29 +157,6 @@ def mixed_precision():
     if gpu_is_used() and _PRECISION == "bfloat16":
         return jt.flag_scope(use_tensorcore=_BFLOAT16)
     return contextlib.nullcontext()
-
-
-def _cpu_has_bfloat16():
-    """Whether oneDNN has products in bfloat16 here that are faster than those in float32."""
-    path = os.path.join(_onednn_home(), "lib", "libmkldnn.so")
-    if os.environ.get("use_mkl") != "1" or not os.path.exists(path):
-        return False
-    onednn = ctypes.CDLL(path)
-    onednn.dnnl_version.restype = ctypes.POINTER(ctypes.c_int)
-    version = tuple(onednn.dnnl_version()[:2])
-    # A set of bits: each instruction set has those of all that it contains.
-    found = onednn.dnnl_get_effective_cpu_isa() & _AVX512_CORE_BF16
-    return version >= (2, 6) and found == _AVX512_CORE_BF16
-
-
-def onednn_include():
-    """The folder of oneDNN's header, where Jittor finds it."""
-    return os.path.join(_onednn_home(), "include")
-
-
-def _onednn_home():
-    from jittor_utils import home
-    return os.path.join(home(), ".cache", "jittor", "mkl", ONEDNN_FOLDER)
 
 
 def _require_python():
@@ -315,55 +287,3 @@ def _reachable(host):
     except OSError:
         return False
     return True
-
-
-def _link_onednn(home):
-    """Put pip's oneDNN where Jittor looks for its own; '1' if Jittor will find one, else '0'."""
-    mkl = os.path.join(home, ".cache", "jittor", "mkl")
-    target = os.path.join(mkl, ONEDNN_FOLDER)
-    library = os.path.join(target, "lib", "libmkldnn.so")
-    header = os.path.join(target, "include", "dnnl.hpp")
-    source = _onednn_folders(os.path.join(mkl, "pip"))
-    if source is None:
-        # One that Jittor downloaded serves as well; and it may download it now, if it can.
-        found = os.path.exists(library) and os.path.exists(header)
-        return "1" if found or _reachable(JITTOR_DOWNLOADS) else "0"
-    for name, path in source.items():
-        link = os.path.join(target, name)
-        if os.path.isdir(link) and not os.path.islink(link):
-            continue  # a real download
-        _link(link, path)
-    return "1"
-
-
-def _link(link, path):
-    """Let a link lead to a path, whatever it was before."""
-    if os.path.realpath(link) == os.path.realpath(path):
-        return
-    os.makedirs(os.path.dirname(link), exist_ok=True)
-    temporary = f"{link}.{os.getpid()}"
-    os.symlink(path, temporary)
-    os.replace(temporary, link)  # another process may do the same at the same time
-
-
-def _onednn_folders(names):
-    """{'include': …, 'lib': …} of the installed oneDNN package, or None.
-
-    Args:
-        names: folder in which its library gets the name by which Jittor asks for it.
-    """
-    import importlib.metadata  # here, as a Python without it must reach _require_python
-    try:
-        files = importlib.metadata.files(ONEDNN_PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    header = next((f for f in files if str(f).endswith("include/dnnl.hpp")), None)
-    if header is None:
-        return None
-    include = os.path.dirname(os.path.normpath(str(header.locate())))
-    library = os.path.join(os.path.dirname(include), "lib", ONEDNN_LIBRARY)
-    if not os.path.exists(library):
-        return None
-    for name in (ONEDNN_LIBRARY, "libmkldnn.so"):
-        _link(os.path.join(names, name), library)
-    return {"include": include, "lib": names}

@@ -9,7 +9,7 @@ import pytest
 from models.jclip import attention, layer_norm
 from models.jclip.model import MLP, linear
 from models.kernels.linear import packed
-from system import runtime
+from system import onednn, runtime
 from system.errors import UserError
 
 
@@ -47,7 +47,7 @@ TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-2}
 @pytest.fixture(params=TOLERANCE)
 def precision(request, monkeypatch):
     """Both precisions in turn; as much as results may differ by."""
-    if request.param == "bfloat16" and (jt.flags.use_cuda or not runtime._cpu_has_bfloat16()):
+    if request.param == "bfloat16" and (jt.flags.use_cuda or not onednn.has_bfloat16()):
         pytest.skip("no bfloat16 here")
     monkeypatch.setattr(runtime, "_PRECISION", request.param)
     return TOLERANCE[request.param]
@@ -103,7 +103,7 @@ def test_mlp(precision, activation):
 @pytest.mark.skipif(jt.flags.use_cuda, reason="a GPU's precision")
 def test_the_processor_decides_the_precision(monkeypatch, capsys, has, wanted, found, told):
     monkeypatch.setattr(runtime, "_PRECISION", "float32")
-    monkeypatch.setattr(runtime, "_cpu_has_bfloat16", lambda: has)
+    monkeypatch.setattr(onednn, "has_bfloat16", lambda: has)
     runtime.use_accelerator("cpu", wanted)
     lines = [line for line in capsys.readouterr().err.splitlines() if "GPU" not in line]
     assert runtime.precision() == found

@@ -11,7 +11,7 @@ import functools
 import jittor as jt
 import numpy as np
 
-from system import runtime
+from system import onednn, runtime
 
 ACTIVATIONS = (None, "quick_gelu", "gelu")
 FEW_ROWS = 256  # an image's patches
@@ -95,7 +95,7 @@ def _columns(W):
 @functools.lru_cache(maxsize=None)
 def _library():
     """Compile what all these kernels call: reading oneDNN's header takes seconds."""
-    flags = f'FLAGS: -DGLOBAL_VAR -I"{runtime.onednn_include()}" '  # seen by other kernels
+    flags = f'FLAGS: -DGLOBAL_VAR -I"{onednn.include()}" '  # seen by other kernels
     with jt.flag_scope(use_cuda=0, compile_options={flags: 1}):
         jt.code((1,), "int32", [], cpu_header=_LIBRARY, cpu_src="out0_p[0] = 1;").sync()
 
