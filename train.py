@@ -13,6 +13,7 @@ images that were not trained on, from which test.py has its temperatures. With a
 fits AMU-Tuning's head (Tang et al. 2024, arXiv 2404.08958). Without --stage it does both.
 """
 
+import functools
 import math
 
 from system import runtime
@@ -135,13 +136,17 @@ def tune(original, preprocess, data, prompts, learner, run):
                                config.workers, f"epoch {epoch + 1}/{paces.n_epochs}",
                                keys=[f"{epoch}/{i}" for i in order])
         for step, (indices, pixels, bar) in enumerate(batches, start=epoch * epoch_steps):
-            # A random crop of each image, and of each class one of its handcrafted prompts
+            # A random crop of each image
             images = normalise(pixels[:, 0])  # (B, 1, S, S, 3) -> (B, 3, S, S)
             targets = labels[order[indices]]  # (B,)
-            drawn = np.stack([rows[random.randint(len(rows))] for rows in tokens])  # (C, L)
+            # By turns the learned prompt of each class, and one of its handcrafted ones
+            texts = functools.partial(learner.text_features, tuned)
+            if step % 2:
+                drawn = np.stack([rows[random.randint(len(rows))] for rows in tokens])  # (C, L)
+                texts = functools.partial(handcrafted_features, tuned, drawn)
             paces.set_rates(step)
             loss, logits = training_step(
-                paces.optimizer, tuned, learner, images, drawn, targets, logit_scale,
+                paces.optimizer, tuned, images, texts, targets, len(tokens), logit_scale,
                 seed=[config.seed, step], n_parts=math.ceil(len(targets) / at_once))
             meter.add(loss, logits, targets, bar)
         meter.end()
@@ -233,35 +238,39 @@ def images_at_once(tuned, learner, tokens, batch_size):
     """How many images of a batch, and texts with them, the memory holds at a time."""
     longest = max(int(rows.argmax(axis=1).max()) + 1 for rows in tokens)
     return shared_batch.fitting_batch(batch_size, tuned.sizes.bytes_to_train(
-        batch_size, len(tokens) * (learner.length + longest)))
+        batch_size, len(tokens) * max(learner.length, longest)))
 
 
-def training_step(optimizer, tuned, learner, images, drawn, targets, logit_scale, seed, n_parts=1):
-    """One step on the mean loss over the learned and a handcrafted prompt of each class.
+def handcrafted_features(tuned, drawn, rows=slice(None)):
+    """Unit-norm features, Var (C, D), of some rows of tokens (C, L)."""
+    return unit_norm(tuned.encode_text(drawn[rows]))
+
+
+def training_step(optimizer, tuned, images, texts, targets, n_classes, logit_scale, seed,
+                  n_parts=1):
+    """One step on the loss of a batch of images against a prompt of each class.
 
     Args:
         optimizer: of the learned prompt and LoRA.
-        tuned: CLIP with LoRA. learner: `PromptLearner` of the classes.
+        tuned: CLIP with LoRA.
         images: Var (B, 3, S, S).
-        drawn: int32 array (C, L), tokens of the handcrafted prompts.
+        texts: function of `rows`, a slice of the classes, that returns their prompts' features,
+            Var (…, D), unit norm.
         targets: int array (B,).
+        n_classes: C.
         logit_scale: float; asking the model for it would wait for the GPU.
         seed: list of integers, of dropout in this step.
         n_parts: in how many parts images and texts are encoded; more take less memory.
 
     Returns:
-        loss: Var (1,), cross-entropy.
-        logits: Var (B, C), the sum of both prompts'.
+        loss: Var (1,), cross-entropy. logits: Var (B, C).
     """
-    def loss_of(image_features, *features_of_texts):
-        logits = [logit_scale * nn.matmul_transpose(image_features, text_features)
-                  for text_features in features_of_texts]  # (B, C)
-        loss = sum(nn.cross_entropy_loss(each, jt.array(targets)) for each in logits) / 2
-        return loss, sum(logits)
+    def loss_of(image_features, text_features):
+        logits = logit_scale * nn.matmul_transpose(image_features, text_features)  # (B, C)
+        return nn.cross_entropy_loss(logits, jt.array(targets)), logits
 
     passes = [(len(images), lambda rows: unit_norm(tuned.encode_image(images[rows]))),
-              (len(drawn), lambda rows: learner.text_features(tuned, rows=rows)),
-              (len(drawn), lambda rows: unit_norm(tuned.encode_text(drawn[rows])))]
+              (n_classes, lambda rows: texts(rows=rows))]
     return shared_batch.step(optimizer, tuned, passes, loss_of, seed, n_parts)
 
 

@@ -1,5 +1,6 @@
 """This project's side of benchmarks/run.py, which starts it: python -m benchmarks.ours."""
 
+import functools
 import os
 import sys
 
@@ -27,6 +28,7 @@ from models.lp_plus_plus import LPPlusPlus
 from models.mta import mta
 from models.prompt import PromptLearner, class_features, tokenize_prompts
 from system.kernel_compiler import prepare_kernel_compiler
+from train import handcrafted_features
 from train import training_step as step_of_training
 
 
@@ -73,7 +75,7 @@ def lengths_of(model, texts):
 
 
 def training_step(sizes, folder, dropout=0.0):
-    """`Work` of the pair train-step: the step of train.py's `tune`, by default without dropout."""
+    """`Work` of the pair train-step: two steps of train.py's `tune`, by default without dropout."""
     model = clip(sizes["model"])
     names = inputs.class_names(sizes["classes"])
     learner = PromptLearner(model, names, inputs.CONTEXT_WORDS)
@@ -88,26 +90,33 @@ def training_step(sizes, folder, dropout=0.0):
     texts = inputs.drawn_prompts(sizes["classes"])
     drawn, scale = tokenize_prompts(model, texts), model.scale()
 
-    def run():
-        loss, _ = step_of_training(optimizer, model, learner, batch, drawn, labels, scale, [0])
+    def step(texts):
+        loss, _ = step_of_training(optimizer, model, batch, texts, labels, len(names), scale, [0])
         jt.sync([learner.context, *lora.parameters(layers)])
         return loss.item()
 
+    def learned():
+        return step(functools.partial(learner.text_features, model))
+
+    def handcrafted():
+        return step(functools.partial(handcrafted_features, model, drawn))
+
     def result():
-        loss = run()
+        loss = learned()
         (context,), gradients = (group["grads"] for group in groups)
         named = {"context": context.numpy()}
         # In the order of the blocks, those of the image encoder first.
         for name, down, up in zip(lora_names(sizes["model"]), gradients[::2], gradients[1::2]):
             named[f"{name}.down"] = down.numpy().reshape(3, sizes["rank"], -1)  # from (3R, W)
             named[f"{name}.up"] = up.numpy()
-        return {"loss": loss, "second_loss": run(), "third_loss": run(), **named}
+        return {"loss": loss, "second_loss": handcrafted(), "third_loss": learned(), **named}
 
     # Forward, and backward to the activations alone: the weights are frozen.
     lengths = [*lengths_of(model, [f"{inputs.CONTEXT_WORDS} {name}." for name in names]),
                *lengths_of(model, texts)]
-    return Work(run, result, 2 * (inputs.image_flops(sizes["model"], sizes["batch"])
-                                  + inputs.text_flops(sizes["model"], lengths)))
+    return Work(lambda: (learned(), handcrafted()), result,
+                2 * (2 * inputs.image_flops(sizes["model"], sizes["batch"])
+                     + inputs.text_flops(sizes["model"], lengths)))
 
 
 def lora_names(model):

@@ -7,8 +7,9 @@ B (D, R) zero. The factor is CLIP-LoRA's (Zanella and Ben Ayed 2024, arXiv 2405.
 which weights of CLIP; Hu et al. have α / R, whose additions shrink as the rank grows.
 
 Ours: q, k and v of a block share one dropout mask, which is one pass over x, not three. Training
-(train.py) takes 30 epochs where CLIP-LoRA takes 500 steps a shot, rank 4 for 2, and a learned and a
-drawn handcrafted prompt for its one template; position names are shares of any model's blocks.
+(train.py) takes 30 epochs where CLIP-LoRA takes 500 steps a shot, rank 4 for 2, and by turns a
+learned and a drawn handcrafted prompt for its one template; position names are shares of any
+model's blocks.
 """
 
 import contextlib

@@ -8,8 +8,9 @@ Ours (the queue and the handcrafted prompts are the challenge entry's):
 - The context learns beside LoRA for a few epochs and is then frozen, by AdamW at 2e-4 with a cosine
   schedule that ends at 0, as embeddings are about 0.01 large; the authors train it alone, by SGD at
   2e-3 for 50 to 200 epochs. Longer or faster, it was worse than the handcrafted prompts.
-- The loss is the mean of two cross-entropies: with the learned prompt, and with a handcrafted one,
-  drawn for each class and step, so that LoRA learns for both (train.py).
+- A step's loss is the cross-entropy with the learned prompt of each class, or, by turns, with a
+  handcrafted one that is drawn for each, so that LoRA learns for both (train.py). The mean of both
+  in every step gives the same accuracy for twice the texts (benchmarks/RESULTS.md).
 - It starts from words, of which M is the number of tokens; their default is 16 random vectors.
 - The classifier is a mean of features over contexts and handcrafted prompts, not the last context.
 - A text that is too long for the model is cut, with a warning where classes become alike by it.

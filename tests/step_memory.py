@@ -1,5 +1,6 @@
 """Prints what bytes a training step was planned with, and what it took; see test_resources.py."""
 
+import functools
 from pathlib import Path
 
 from system import runtime
@@ -15,7 +16,7 @@ from models.jclip.sizes import CLIPSizes, TowerSizes
 from models.prompt import PromptLearner, tokenize_prompts
 from tests.conftest import shapes_of
 from tests.reference.weights import random_images, random_state
-from train import training_step
+from train import handcrafted_features, training_step
 
 SIZES = CLIPSizes(vision=TowerSizes(128, 6, 2), image_size=32, patch_size=8,
                   text=TowerSizes(128, 6, 2), context_length=77, vocab_size=49408, embed_dim=32)
@@ -36,10 +37,11 @@ def main():
     drawn = tokenize_prompts(model, ["it is a thing of a kind"] * N_CLASSES)
     images = jt.array(random_images(N_IMAGES, SIZES.image_size))
     jt.sync_all()
-    n_tokens = N_CLASSES * (learner.length + int(drawn.argmax(axis=1).max()) + 1)
+    n_tokens = N_CLASSES * max(learner.length, int(drawn.argmax(axis=1).max()) + 1)
     before = peak()
-    training_step(jt.optim.AdamW(parameters, lr=1e-3), model, learner, images, drawn,
-                  np.zeros(N_IMAGES, np.int32), 1.0, seed=[0])
+    training_step(jt.optim.AdamW(parameters, lr=1e-3), model, images,
+                  functools.partial(handcrafted_features, model, drawn),
+                  np.zeros(N_IMAGES, np.int32), N_CLASSES, 1.0, seed=[0])
     jt.sync_all()
     print(SIZES.bytes_to_train(N_IMAGES, n_tokens), peak() - before)
 

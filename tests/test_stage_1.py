@@ -1,12 +1,14 @@
 """Stage 1's step: what it moves along is the loss's gradient."""
 
+import functools
+
 import jittor as jt
 import numpy as np
 import pytest
 
 from models import lora
 from models.prompt import PromptLearner, tokenize_prompts
-from train import training_step
+from train import handcrafted_features, training_step
 
 NAMES = ["red fox", "blue vase", "lemon pie"]
 TARGETS = np.array([0, 1, 2, 1, 0])
@@ -28,11 +30,14 @@ class World:
         self.drawn = np.concatenate([tokenize_prompts(clip, [f"a drawing of a {name}."])
                                      for name in NAMES])
 
-    def step(self, lr):
+    def step(self, kind, lr):
         """The loss before a step of plain gradient descent."""
+        texts = functools.partial(*{
+            "learned": (self.learner.text_features, self.tuned),
+            "handcrafted": (handcrafted_features, self.tuned, self.drawn)}[kind])
         loss, logits = training_step(
-            jt.optim.SGD(self.parameters, lr=lr), self.tuned, self.learner, self.images,
-            self.drawn, TARGETS, 20.0, seed=[3, 7])
+            jt.optim.SGD(self.parameters, lr=lr), self.tuned, self.images, texts, TARGETS,
+            len(NAMES), 20.0, seed=[3, 7])
         assert logits.shape == [len(TARGETS), len(NAMES)]
         return float(loss.item())
 
@@ -46,15 +51,17 @@ def world(small_clip):
     return World(small_clip)
 
 
-def test_the_gradient_is_the_losss_by_finite_differences(world):
+@pytest.mark.parametrize("kind", ["learned", "handcrafted"])
+def test_the_gradient_is_the_losss_by_finite_differences(world, kind):
     """(L(θ + h d) − L(θ − h d)) / 2h is g·d, for d in each parameter alone: the prompt, A and B."""
     start = [parameter.numpy() for parameter in world.parameters]
-    world.step(lr=1.0)
+    world.step(kind, lr=1.0)
     gradients = [before - parameter.numpy()
                  for before, parameter in zip(start, world.parameters)]
-    assert all(np.abs(gradient).max() > 1e-5 for gradient in gradients)
+    reached = [np.abs(gradient).max() > 1e-5 for gradient in gradients]
+    assert reached == [kind == "learned"] + [True] * (len(start) - 1)
     random = np.random.RandomState(1)
-    for i in range(len(start)):
+    for i in np.flatnonzero(reached):
         # A direction that is the gradient's and a random one's, so that it is long along g.
         noise = random.normal(size=start[i].shape)
         way = gradients[i] / np.linalg.norm(gradients[i]) + noise / np.linalg.norm(noise)
@@ -64,12 +71,13 @@ def test_the_gradient_is_the_losss_by_finite_differences(world):
         for sign in (1, -1):
             world.put([value + sign * h * way if j == i else value
                        for j, value in enumerate(start)])
-            losses.append(world.step(lr=0.0))
+            losses.append(world.step(kind, lr=0.0))
         assert (losses[0] - losses[1]) / (2 * h) == pytest.approx(expected, rel=0.03), i
 
 
-def test_steps_lower_the_loss(world):
-    first = world.step(lr=0.02)
+@pytest.mark.parametrize("kind", ["learned", "handcrafted"])
+def test_steps_lower_the_loss(world, kind):
+    first = world.step(kind, lr=0.02)
     for _ in range(10):
-        last = world.step(lr=0.02)
+        last = world.step(kind, lr=0.02)
     assert last < 0.9 * first

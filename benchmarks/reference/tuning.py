@@ -89,11 +89,7 @@ class PromptLearner(nn.Module):
 
 
 def training_step(sizes, folder):
-    """`Work` of the pair train-step: one step on the learned and on handcrafted prompts.
-
-    The gradients of the two text passes are computed one after the other, so that one pass's
-    activations are held at a time; nothing is computed twice.
-    """
+    """`Work` of the pair train-step: a step on the learned, and one on handcrafted prompts."""
     model = clip(sizes["model"])
     learner = PromptLearner(model, inputs.class_names(sizes["classes"]))
     layers = apply_lora(model, inputs.lora_weights(sizes["model"], sizes["rank"]))
@@ -106,29 +102,29 @@ def training_step(sizes, folder):
          {"params": [p for layer in layers.values() for p in (layer.down, layer.up)],
           "weight_decay": inputs.WEIGHT_DECAY}], lr=inputs.LEARNING_RATE)
 
-    def run():
+    def step(encode):
         optimizer.zero_grad()
         with in_precision():
-            image_features = model.encode_image(batch, normalize=True)
-        features, loss = image_features.detach().requires_grad_(), 0.0
-        for encode in (lambda: learner(model), lambda: model.encode_text(drawn, normalize=True)):
-            with in_precision():
-                logits = scale * features @ encode().T
-            half = F.cross_entropy(logits.float(), labels) / 2
-            half.backward()
-            loss += half.item()
-        image_features.backward(features.grad)
+            logits = scale * model.encode_image(batch, normalize=True) @ encode().T
+        loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()
         optimizer.step()
         synchronise()
-        return loss
+        return loss.item()
+
+    def learned():
+        return step(lambda: learner(model))
+
+    def handcrafted():
+        return step(lambda: model.encode_text(drawn, normalize=True))
 
     def result():
-        loss = torch.tensor(run())
+        loss = torch.tensor(learned())
         gradients = {name: p.grad.clone() for name, p in
                      [("context", learner.context)] +
                      [(f"{name}.{kind}", getattr(layer, kind)) for name, layer in layers.items()
                       for kind in ("down", "up")]}
-        return arrays(loss=loss, second_loss=torch.tensor(run()), third_loss=torch.tensor(run()),
-                      **gradients)
+        return arrays(loss=loss, second_loss=torch.tensor(handcrafted()),
+                      third_loss=torch.tensor(learned()), **gradients)
 
-    return Work(run, result)
+    return Work(lambda: (learned(), handcrafted()), result)
