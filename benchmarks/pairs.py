@@ -51,8 +51,9 @@ class Pair(NamedTuple):
     warm_ups: int = 1
 
 
-# Where both sides round factors to bfloat16; the weights are random, which adds to it.
-BFLOAT16_TOLERANCE = 0.2
+# Where both sides round factors to bfloat16. At random weights features are 0.05 apart then, and
+# a training step's gradients 0.18 (ours) and 0.24 (PyTorch's) from those in float32.
+BFLOAT16_TOLERANCE = 0.3
 
 IMAGE = {"model": "ViT-B/32", "batch": 32}
 TRAINING = {"model": "ViT-B/32", "classes": 374, "batch": 32, "rank": 4}
