@@ -146,7 +146,7 @@ def tune(original, preprocess, data, prompts, learner, run):
                 texts = functools.partial(handcrafted_features, tuned, drawn)
             paces.set_rates(step)
             loss, logits = training_step(
-                paces.optimizer, tuned, images, texts, targets, len(tokens), logit_scale,
+                paces.optimizer, tuned, images, (len(tokens), texts), targets, logit_scale,
                 seed=[config.seed, step], n_parts=math.ceil(len(targets) / at_once))
             meter.add(loss, logits, targets, bar)
         meter.end()
@@ -246,18 +246,16 @@ def handcrafted_features(tuned, drawn, rows=slice(None)):
     return unit_norm(tuned.encode_text(drawn[rows]))
 
 
-def training_step(optimizer, tuned, images, texts, targets, n_classes, logit_scale, seed,
-                  n_parts=1):
+def training_step(optimizer, tuned, images, texts, targets, logit_scale, seed, n_parts=1):
     """One step on the loss of a batch of images against a prompt of each class.
 
     Args:
         optimizer: of the learned prompt and LoRA.
         tuned: CLIP with LoRA.
         images: Var (B, 3, S, S).
-        texts: function of `rows`, a slice of the classes, that returns their prompts' features,
-            Var (…, D), unit norm.
+        texts: (C, encode): the function of `rows`, a slice of C, returns the features of these
+            classes' prompts, Var (…, D), unit norm.
         targets: int array (B,).
-        n_classes: C.
         logit_scale: float; asking the model for it would wait for the GPU.
         seed: list of integers, of dropout in this step.
         n_parts: in how many parts images and texts are encoded; more take less memory.
@@ -269,8 +267,9 @@ def training_step(optimizer, tuned, images, texts, targets, n_classes, logit_sca
         logits = logit_scale * nn.matmul_transpose(image_features, text_features)  # (B, C)
         return nn.cross_entropy_loss(logits, jt.array(targets)), logits
 
+    n_classes, encode_texts = texts
     passes = [(len(images), lambda rows: unit_norm(tuned.encode_image(images[rows]))),
-              (n_classes, lambda rows: texts(rows=rows))]
+              (n_classes, lambda rows: encode_texts(rows=rows))]
     return shared_batch.step(optimizer, tuned, passes, loss_of, seed, n_parts)
 
 

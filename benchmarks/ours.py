@@ -91,7 +91,7 @@ def training_step(sizes, folder, dropout=0.0):
     drawn, scale = tokenize_prompts(model, texts), model.scale()
 
     def step(texts):
-        loss, _ = step_of_training(optimizer, model, batch, texts, labels, len(names), scale, [0])
+        loss, _ = step_of_training(optimizer, model, batch, (len(names), texts), labels, scale, [0])
         jt.sync([learner.context, *lora.parameters(layers)])
         return loss.item()
 

@@ -8,6 +8,7 @@ import pytest
 
 from models.jclip import attention, layer_norm
 from models.jclip.model import MLP, linear
+from models.kernels import has_kernels
 from models.kernels.linear import packed
 from system import onednn, runtime
 from system.errors import UserError
@@ -174,3 +175,13 @@ def test_layer_norm_is_exact_where_the_mean_is_large():
     x = (1000 + normal(3, 64)).astype(np.float32)
     expected = plain_layer_norm(x.astype(np.float64), 1, 0)
     np.testing.assert_allclose(layer_norm.LayerNorm(64)(jt.array(x)).numpy(), expected, atol=1e-3)
+
+
+def test_a_gradient_through_linear_layers_can_be_taken_once():
+    """So that a step does not keep what they saw; said in words, not by a crash."""
+    x, W, b = (jt.array(normal(*shape)) for shape in ((5, 8), (6, 8), (6,)))
+    loss = linear(x, W, b).sum()
+    jt.grad(loss, [x])
+    if has_kernels():
+        with pytest.raises(RuntimeError, match="compute their output again"):
+            jt.grad(loss, [x])

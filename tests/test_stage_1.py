@@ -36,8 +36,8 @@ class World:
             "learned": (self.learner.text_features, self.tuned),
             "handcrafted": (handcrafted_features, self.tuned, self.drawn)}[kind])
         loss, logits = training_step(
-            jt.optim.SGD(self.parameters, lr=lr), self.tuned, self.images, texts, TARGETS,
-            len(NAMES), 20.0, seed=[3, 7])
+            jt.optim.SGD(self.parameters, lr=lr), self.tuned, self.images,
+            (len(NAMES), texts), TARGETS, 20.0, seed=[3, 7])
         assert logits.shape == [len(TARGETS), len(NAMES)]
         return float(loss.item())
 

@@ -53,7 +53,7 @@ def build(folder):
         labels.append(f"image_{i}.png {i % 6}\n")
     (folder / "labels.txt").write_text("".join(labels))
     (folder / "tiny.yaml").write_text(yaml.safe_dump({
-        "data": {"root": str(data), "shots": 2}, "workers": 1,
+        "data": {"root": str(data), "shots": 2}, "workers": 1, "precision": "float32",
         "clip": {"weights": str(folder / "clip.pkl")},
         "output": {"checkpoint_dir": str(folder / "weights"), "cache_dir": str(folder / "cache")},
         "prompts": {"dir": os.path.join(ROOT, "prompts"), "descriptions": False, "enlarged": 0},

@@ -32,14 +32,17 @@ def linear(x, weight, bias=None, residual=None):
 
 
 class _Linear(jt.Function):
-    """x Wᵀ + b by our own kernel, and its gradients."""
+    """x Wᵀ + b by our own kernel, and its gradients, which can be taken once."""
 
     def execute(self, x, weight, bias):
         self.saved = x, weight
         return layers(x, weight, bias)
 
     def grad(self, gradient):
-        x, weight = self.saved
+        if self.saved is None:
+            raise RuntimeError("a gradient was taken through these layers already; compute their "
+                               "output again")
+        (x, weight), self.saved = self.saved, None  # so that x is free as soon as it was used
         _, of_weight, of_bias = (place >= 0 for place in self.input_mask)  # the trained ones
         rows = gradient.reshape(-1, gradient.shape[-1])
         d_weight = d_bias = None
