@@ -241,7 +241,7 @@ def images_at_once(tuned, learner, tokens, batch_size):
         batch_size, len(tokens) * max(learner.length, longest)))
 
 
-def handcrafted_features(tuned, drawn, rows=slice(None)):
+def handcrafted_features(tuned, drawn, rows):
     """Unit-norm features, Var (C, D), of some rows of tokens (C, L)."""
     return unit_norm(tuned.encode_text(drawn[rows]))
 

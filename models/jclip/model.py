@@ -21,9 +21,9 @@ from system.kernel_compiler import prepare_kernel_compiler
 
 def linear(x, weight, bias=None, residual=None):
     """x Wᵀ + b (+ residual) for x (…, D), W (E, D) and b (E,)."""
-    if has_kernels() and jt.flags.no_grad:
-        return layers(x, weight, bias, residual=residual)
     if has_kernels():
+        if jt.flags.no_grad:
+            return layers(x, weight, bias, residual=residual)
         y = _Linear.apply(x, weight, bias)
     else:
         y = nn.matmul_transpose(x, weight.reshape(len(weight), -1))
@@ -84,6 +84,9 @@ def gelu(x):
     return 0.5 * x * (1 + jt.erf(x * math.sqrt(0.5)))
 
 
+_ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
+
+
 class MLP(nn.Module):
     """The feed-forward half of a block."""
 
@@ -97,8 +100,7 @@ class MLP(nn.Module):
         if has_kernels() and jt.flags.no_grad:
             return layers(x, fc.weight, fc.bias, proj.weight, proj.bias,
                           activation=self.activation, residual=residual)
-        x = {"quick_gelu": quick_gelu, "gelu": gelu}[self.activation](
-            linear(x, fc.weight, fc.bias))
+        x = _ACTIVATIONS[self.activation](linear(x, fc.weight, fc.bias))
         return linear(x, proj.weight, proj.bias, residual)
 
 
