@@ -41,6 +41,7 @@ from models.prompt import (
     handcrafted_prompts,
     tokenize_prompts,
 )
+from models.sampled_classes import drawn_classes
 from pipeline.checkpoint import made_with, refuse_other_pictures
 from pipeline.choice import config_path
 from pipeline.frozen_features import FrozenFeatures
@@ -118,7 +119,7 @@ def tune(original, preprocess, data, prompts, learner, run):
     epoch_steps = math.ceil(len(labels) / batch_size)
     logit_scale = original.scale()
     paces = Paces(learner.context, additions, config, epoch_steps)
-    at_once = images_at_once(tuned, learner, tokens, batch_size)
+    at_once = images_at_once(tuned, learner, tokens, config.train)
 
     # The prompt's state every N epochs; the queue drops the oldest
     queue = PromptQueue(config.prompt.queue_length)
@@ -139,14 +140,19 @@ def tune(original, preprocess, data, prompts, learner, run):
             # A random crop of each image
             images = normalise(pixels[:, 0])  # (B, 1, S, S, 3) -> (B, 3, S, S)
             targets = labels[order[indices]]  # (B,)
+            # Its classes, and drawn ones for all the others
+            classes, counts = drawn_classes(targets, len(tokens), config.train.class_batch_size,
+                                            random)  # (K,)
+            targets = np.searchsorted(classes, targets)
             # By turns the learned prompt of each class, and one of its handcrafted ones
-            texts = functools.partial(learner.text_features, tuned)
             if step % 2:
-                drawn = np.stack([rows[random.randint(len(rows))] for rows in tokens])  # (C, L)
-                texts = functools.partial(handcrafted_features, tuned, drawn)
+                drawn = np.stack([tokens[c][random.randint(len(tokens[c]))] for c in classes])
+                encode = functools.partial(handcrafted_features, tuned, drawn)
+            else:
+                encode = functools.partial(learned_features, tuned, learner, classes)
             paces.set_rates(step)
             loss, logits = training_step(
-                paces.optimizer, tuned, images, (len(tokens), texts), targets, logit_scale,
+                paces.optimizer, tuned, images, (encode, counts), targets, logit_scale,
                 seed=[config.seed, step], n_parts=math.ceil(len(targets) / at_once))
             meter.add(loss, logits, targets, bar)
         meter.end()
@@ -234,42 +240,53 @@ def with_lora(original, settings):
     return tuned, lora.parameters(layers)
 
 
-def images_at_once(tuned, learner, tokens, batch_size):
-    """How many images of a batch, and texts with them, the memory holds at a time."""
+def images_at_once(tuned, learner, tokens, settings):
+    """How many images of a batch, and texts with them, the memory holds at a time.
+
+    Args:
+        settings: the config's section `train`.
+    """
     longest = max(int(rows.argmax(axis=1).max()) + 1 for rows in tokens)
-    return shared_batch.fitting_batch(batch_size, tuned.sizes.bytes_to_train(
-        batch_size, len(tokens) * max(learner.length, longest)))
+    n_texts = min(len(tokens), max(settings.class_batch_size, settings.batch_size + 1))
+    return shared_batch.fitting_batch(settings.batch_size, tuned.sizes.bytes_to_train(
+        settings.batch_size, n_texts * max(learner.length, longest)))
+
+
+def learned_features(tuned, learner, classes, rows):
+    """Unit-norm features, Var (…, D), of the learned prompts of some rows of classes (K,)."""
+    return learner.text_features(tuned, rows=classes[rows])
 
 
 def handcrafted_features(tuned, drawn, rows):
-    """Unit-norm features, Var (C, D), of some rows of tokens (C, L)."""
+    """Unit-norm features, Var (…, D), of some rows of tokens (K, L)."""
     return unit_norm(tuned.encode_text(drawn[rows]))
 
 
 def training_step(optimizer, tuned, images, texts, targets, logit_scale, seed, n_parts=1):
-    """One step on the loss of a batch of images against a prompt of each class.
+    """One step on the loss of a batch of images against a prompt of each of some classes.
 
     Args:
         optimizer: of the learned prompt and LoRA.
         tuned: CLIP with LoRA.
         images: Var (B, 3, S, S).
-        texts: (C, encode): the function of `rows`, a slice of C, returns the features of these
-            classes' prompts, Var (…, D), unit norm.
-        targets: int array (B,).
+        texts: (encode, counts): the function of `rows`, a slice of K classes, returns the features
+            of their prompts, Var (…, D), unit norm; `drawn_classes` tells what each counts.
+        targets: int array (B,), of K.
         logit_scale: float; asking the model for it would wait for the GPU.
         seed: list of integers, of dropout in this step.
         n_parts: in how many parts images and texts are encoded; more take less memory.
 
     Returns:
-        loss: Var (1,), cross-entropy. logits: Var (B, C).
+        loss: Var (1,), cross-entropy. logits: Var (B, K).
     """
-    def loss_of(image_features, text_features):
-        logits = logit_scale * nn.matmul_transpose(image_features, text_features)  # (B, C)
-        return nn.cross_entropy_loss(logits, jt.array(targets)), logits
+    encode_texts, counts = texts
 
-    n_classes, encode_texts = texts
+    def loss_of(image_features, text_features):
+        logits = logit_scale * nn.matmul_transpose(image_features, text_features)  # (B, K)
+        return nn.cross_entropy_loss(logits + jt.array(np.log(counts)), jt.array(targets)), logits
+
     passes = [(len(images), lambda rows: unit_norm(tuned.encode_image(images[rows]))),
-              (n_classes, lambda rows: encode_texts(rows=rows))]
+              (len(counts), lambda rows: encode_texts(rows=rows))]
     return shared_batch.step(optimizer, tuned, passes, loss_of, seed, n_parts)
 
 

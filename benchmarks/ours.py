@@ -28,7 +28,7 @@ from models.lp_plus_plus import LPPlusPlus
 from models.mta import mta
 from models.prompt import PromptLearner, class_features, tokenize_prompts
 from system.kernel_compiler import prepare_kernel_compiler
-from train import handcrafted_features
+from train import handcrafted_features, learned_features
 from train import training_step as step_of_training
 
 
@@ -89,14 +89,16 @@ def training_step(sizes, folder, dropout=0.0):
     labels = inputs.targets(sizes["classes"], sizes["batch"])
     texts = inputs.drawn_prompts(sizes["classes"])
     drawn, scale = tokenize_prompts(model, texts), model.scale()
+    counts = np.ones(len(names), np.float32)
 
     def step(texts):
-        loss, _ = step_of_training(optimizer, model, batch, (len(names), texts), labels, scale, [0])
+        loss, _ = step_of_training(optimizer, model, batch, (texts, counts), labels, scale, [0])
         jt.sync([learner.context, *lora.parameters(layers)])
         return loss.item()
 
     def learned():
-        return step(functools.partial(learner.text_features, model))
+        return step(functools.partial(learned_features, model, learner,
+                                      np.arange(len(names))))
 
     def handcrafted():
         return step(functools.partial(handcrafted_features, model, drawn))

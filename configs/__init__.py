@@ -37,8 +37,8 @@ PATHS = {*_IN_ROOT, "data.root", "data.shots_file", "data.images", "data.new_cla
 # Numbers that must be at least 1; all others must be at least 0.
 _AT_LEAST_ONE = {
     "data.shots", "prompts.max_tokens", "prompt.queue_length", "prompt.queue_every", "lora.rank",
-    "train.epochs", "train.batch_size", "head.epochs", "head.views", "mta.views",
-    "mta.zero_shot_views", "test.batch_size", "aux.views", "aux.epochs"}
+    "train.epochs", "train.batch_size", "train.class_batch_size", "head.epochs", "head.views",
+    "mta.views", "mta.zero_shot_views", "test.batch_size", "aux.views", "aux.epochs"}
 _NOT_ZERO = {"mta.lambda_y"}  # a divisor
 _AT_MOST = {"seed": 2 ** 32 - 1, "train.scale": 1, "mta.scale": 1, "mta.nearest": 1,
             "prompt.queue_weight": 1, "ood.recall": 1, "ood.negative_share": 1,

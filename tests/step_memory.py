@@ -40,7 +40,7 @@ def main():
     n_tokens = N_CLASSES * max(learner.length, int(drawn.argmax(axis=1).max()) + 1)
     before = peak()
     training_step(jt.optim.AdamW(parameters, lr=1e-3), model, images,
-                  (N_CLASSES, functools.partial(handcrafted_features, model, drawn)),
+                  (functools.partial(handcrafted_features, model, drawn), np.ones(N_CLASSES)),
                   np.zeros(N_IMAGES, np.int32), 1.0, seed=[0])
     jt.sync_all()
     print(SIZES.bytes_to_train(N_IMAGES, n_tokens), peak() - before)

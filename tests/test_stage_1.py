@@ -8,10 +8,11 @@ import pytest
 
 from models import lora
 from models.prompt import PromptLearner, tokenize_prompts
-from train import handcrafted_features, training_step
+from train import handcrafted_features, learned_features, training_step
 
-NAMES = ["red fox", "blue vase", "lemon pie"]
-TARGETS = np.array([0, 1, 2, 1, 0])
+NAMES = ["red fox", "blue vase", "black hat", "lemon pie"]
+CLASSES, COUNTS = np.array([0, 1, 3]), np.float32([1, 1, 2])  # those of a step
+TARGETS = np.array([0, 1, 2, 1, 0])  # among them
 
 
 class World:
@@ -28,17 +29,17 @@ class World:
         self.parameters = [self.learner.context, *lora.parameters(layers)]
         self.images = jt.array(random.normal(size=(5, 3, 16, 16)).astype(np.float32))
         self.drawn = np.concatenate([tokenize_prompts(clip, [f"a drawing of a {name}."])
-                                     for name in NAMES])
+                                     for name in NAMES])[CLASSES]
 
     def step(self, kind, lr):
         """The loss before a step of plain gradient descent."""
         texts = functools.partial(*{
-            "learned": (self.learner.text_features, self.tuned),
+            "learned": (learned_features, self.tuned, self.learner, CLASSES),
             "handcrafted": (handcrafted_features, self.tuned, self.drawn)}[kind])
         loss, logits = training_step(
             jt.optim.SGD(self.parameters, lr=lr), self.tuned, self.images,
-            (len(NAMES), texts), TARGETS, 20.0, seed=[3, 7])
-        assert logits.shape == [len(TARGETS), len(NAMES)]
+            (texts, COUNTS), TARGETS, 20.0, seed=[3, 7])
+        assert logits.shape == [len(TARGETS), len(CLASSES)]
         return float(loss.item())
 
     def put(self, values):
