@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.jclip import attention, layer_norm
-from models.jclip.model import MLP, linear
+from models.jclip.model import Block, linear
 from models.kernels import has_kernels
 from models.kernels.linear import packed
 from system import onednn, runtime
@@ -81,20 +81,31 @@ def test_linear(precision, shape, E):
         assert_near(linear(x_var, W_var, b_var, jt.array(past)).numpy(), expected, precision)
 
 
-@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
-def test_mlp(precision, activation):
-    """As one kernel, and as three where a gradient is wanted."""
-    mlp, x = MLP(16, 64, activation), normal(3, 5, 16)
-    x_var = jt.array(x)
-    W, b, V, c = (p.numpy().astype(np.float64) for p in (
-        mlp.c_fc.weight, mlp.c_fc.bias, mlp.c_proj.weight, mlp.c_proj.bias))
-    hidden = x @ W.T + b
+@pytest.mark.parametrize("activation, causal", [("quick_gelu", True), ("gelu", False)])
+def test_block(precision, activation, causal):
+    """As four kernels, and as more where a gradient is wanted."""
+    block, x, heads = Block(32, 2, activation), normal(3, 5, 32), 2
+    for i, parameter in enumerate(block.parameters()):
+        start = 1.0 if parameter.ndim == 1 else 0.0
+        parameter.update(jt.array(start + 0.3 * normal(*parameter.shape, seed=i)))
+    attn, mlp = block.attn, block.mlp
+
+    def of(layer, rows):
+        return rows @ layer.weight.numpy().T.astype(np.float64) + layer.bias.numpy()
+
+    def normalised(norm, rows):
+        return plain_layer_norm(rows, norm.weight.numpy(), norm.bias.numpy())
+
+    qkv = (normalised(block.ln_1, x) @ attn.in_proj_weight.numpy().T.astype(np.float64)
+           + attn.in_proj_bias.numpy())
+    past = x + of(attn.out_proj, plain_attention(qkv, heads, causal))
+    hidden = of(mlp.c_fc, normalised(block.ln_2, past))
     share = {"quick_gelu": 1 / (1 + np.exp(-1.702 * hidden)),
              "gelu": (1 + np.vectorize(math.erf)(hidden * math.sqrt(0.5))) / 2}[activation]
-    expected = hidden * share @ V.T + c + x
+    expected = past + of(mlp.c_proj, hidden * share)
+    assert_near(block(jt.array(x), causal).numpy(), expected, precision)
     with jt.no_grad():
-        assert_near(mlp(x_var, x_var).numpy(), expected, precision)
-    assert_near(mlp(x_var, x_var).numpy(), expected, precision)
+        assert_near(block(jt.array(x), causal).numpy(), expected, precision)
 
 
 @pytest.mark.parametrize("has, wanted, found, told", [

@@ -19,11 +19,18 @@ from models.kernels.linear import layers, transposed_layer
 from system.kernel_compiler import prepare_kernel_compiler
 
 
-def linear(x, weight, bias=None, residual=None):
-    """x Wᵀ + b (+ residual) for x (…, D), W (E, D) and b (E,)."""
+def linear(x, weight, bias=None, residual=None, norm=None, rounded=False):
+    """x Wᵀ + b (+ residual) for x (…, D), W (E, D) and b (E,).
+
+    Args:
+        norm: `LayerNorm` of x before it.
+        rounded: whether a result without gradient may be as `layers` rounds it.
+    """
+    if has_kernels() and jt.flags.no_grad:
+        return layers(x, weight, bias, residual=residual, norm=norm and norm.numbers(),
+                      rounded=rounded)
+    x = x if norm is None else norm(x)
     if has_kernels():
-        if jt.flags.no_grad:
-            return layers(x, weight, bias, residual=residual)
         y = _Linear.apply(x, weight, bias)
     else:
         y = nn.matmul_transpose(x, weight.reshape(len(weight), -1))
@@ -65,10 +72,13 @@ class Attention(nn.Module):
         self.in_proj_bias = jt.zeros((3 * width,))
         self.out_proj = nn.Linear(width, width)
 
-    def execute(self, x, causal=False, kept=None, residual=None):
-        qkv = linear(x, self.in_proj_weight, self.in_proj_bias)  # -> (B, L, 3D)
-        if self.in_delta is not None:
-            qkv = qkv + self.in_delta(x)
+    def execute(self, x, norm, causal=False, kept=None, residual=None):
+        weights = self.in_proj_weight, self.in_proj_bias
+        if self.in_delta is None:
+            qkv = linear(x, *weights, norm=norm, rounded=self.out_delta is None)  # -> (B, L, 3D)
+        else:
+            x = norm(x)
+            qkv = linear(x, *weights) + self.in_delta(x)
         mixed = _tokens(self_attention(qkv, self.heads, causal), kept)
         out = linear(mixed, self.out_proj.weight, self.out_proj.bias, residual)
         return out if self.out_delta is None else out + self.out_delta(mixed)
@@ -95,13 +105,13 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(hidden, width)
         self.activation = activation
 
-    def execute(self, x, residual):
+    def execute(self, x, norm):
         fc, proj = self.c_fc, self.c_proj
         if has_kernels() and jt.flags.no_grad:
-            return layers(x, fc.weight, fc.bias, proj.weight, proj.bias,
-                          activation=self.activation, residual=residual)
-        x = _ACTIVATIONS[self.activation](linear(x, fc.weight, fc.bias))
-        return linear(x, proj.weight, proj.bias, residual)
+            return layers(x, fc.weight, fc.bias, proj.weight, proj.bias, residual=x,
+                          activation=self.activation, norm=norm.numbers())
+        hidden = _ACTIVATIONS[self.activation](linear(x, fc.weight, fc.bias, norm=norm))
+        return linear(hidden, proj.weight, proj.bias, residual=x)
 
 
 class Block(nn.Module):
@@ -114,8 +124,8 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(width)
 
     def execute(self, x, causal=False, kept=None):
-        x = self.attn(self.ln_1(x), causal, kept, _tokens(x, kept))
-        return self.mlp(self.ln_2(x), x)
+        x = self.attn(x, self.ln_1, causal, kept, _tokens(x, kept))
+        return self.mlp(x, self.ln_2)
 
 
 class Transformer(nn.Module):

@@ -2,13 +2,13 @@
 
 import jittor as jt
 
-from models.kernels.sources import SGEMM, SOFTMAX
+from models.kernels.sources import BFLOAT16, SGEMM, SOFTMAX
 
 
 def head_by_head(qkv, heads, causal):
-    """On the CPU: `self_attention`, q, k and v read where they stand, heads in parallel."""
+    """On the CPU: `self_attention`, heads in parallel; of bfloat16's bits, int16, it makes such."""
     B, L, width = qkv.shape
-    return jt.code((B, L, width // 3), qkv.dtype, [qkv], cpu_header=_SHARES,
+    return jt.code((B, L, width // 3), qkv.dtype, [qkv], cpu_header=_SHARES + BFLOAT16 + _ROWS,
                    cpu_src=_SIZES + _FORWARD, data={"heads": heads, "causal": int(causal)})
 
 
@@ -89,16 +89,26 @@ _SIZES = r"""
     int64_t H = (int64_t)data["heads"], d = D / H;
     bool causal = data["causal"] != 0;
 """
+_ROWS = r"""
+// n rows of d numbers, `from` and `to` apart in their places.
+template <class X, class Y>
+static void copy_rows(const X* x, int64_t from, Y* y, int64_t to, int64_t n, int64_t d) {
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t c = 0; c < d; c++) convert(x[i * from + c], y[i * to + c]);
+}
+"""
 _FORWARD = r"""
     #pragma omp parallel
     {
-        std::vector<float> shares(L * L);
+        std::vector<float> shares(L * L), parts(4 * L * d);
+        float *q = parts.data(), *k = q + L * d, *v = k + L * d, *mixed = v + L * d;
         #pragma omp for
         for (int64_t t = 0; t < B * H; t++) {
-            const float* q = in0_p + t / H * L * row + t % H * d;
-            attention_shares(q, q + D, row, L, d, causal, shares.data());
-            dnnl_sgemm('N', 'N', L, d, L, 1.0f, shares.data(), L, q + 2 * D, row, 0.0f,
-                       out0_p + t / H * L * D + t % H * d, D);
+            const auto* x = in0_p + t / H * L * row + t % H * d;
+            for (int i = 0; i < 3; i++) copy_rows(x + i * D, row, q + i * L * d, d, L, d);
+            attention_shares(q, k, d, L, d, causal, shares.data());
+            dnnl_sgemm('N', 'N', L, d, L, 1.0f, shares.data(), L, v, d, 0.0f, mixed, d);
+            copy_rows(mixed, d, out0_p + t / H * L * D + t % H * d, D, L, d);
         }
     }
 """

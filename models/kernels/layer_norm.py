@@ -5,12 +5,12 @@ Jittor's fused loops read the whole array once for each sum.
 
 import jittor as jt
 
-from models.kernels.sources import WARPS
+from models.kernels.sources import MOMENTS, WARPS
 
 
 def normalised(x, weight, bias, epsilon):
     """x (…, D), weight and bias (D,) -> (…, D)."""
-    return jt.code(x.shape, x.dtype, [x, weight, bias], cpu_header=_MOMENTS, cpu_src=_FORWARD,
+    return jt.code(x.shape, x.dtype, [x, weight, bias], cpu_header=MOMENTS, cpu_src=_FORWARD,
                    cuda_header=_MOMENTS_CUDA, cuda_src=_FORWARD_CUDA, data={"epsilon": epsilon})
 
 
@@ -18,7 +18,7 @@ def normalised_gradient(x, weight, gradient, epsilon):
     """The gradients of x, weight and bias, by that of the result."""
     if not jt.flags.use_cuda:
         return jt.code([x.shape, weight.shape, weight.shape], [x.dtype] * 3,
-                       [x, weight, gradient], cpu_header=_MOMENTS, cpu_src=_BACKWARD,
+                       [x, weight, gradient], cpu_header=_SUMS, cpu_src=_BACKWARD,
                        data={"epsilon": epsilon})
     dx, u = jt.code([x.shape, x.shape], [x.dtype] * 2, [x, weight, gradient],
                     cuda_header=_MOMENTS_CUDA, cuda_src=_BACKWARD_CUDA, data={"epsilon": epsilon})
@@ -27,19 +27,6 @@ def normalised_gradient(x, weight, gradient, epsilon):
 
 
 # C++. n rows of D channels; u = (x − mean) / deviation is a normalised row.
-_MOMENTS = r"""
-#include <cmath>
-#include <cstdint>
-#include <omp.h>
-#include <vector>
-static void moments(const float* x, int64_t D, float epsilon, float& mean, float& inverse) {
-    float sum = 0, squares = 0;
-    for (int64_t c = 0; c < D; c++) sum += x[c];
-    mean = sum / D;
-    for (int64_t c = 0; c < D; c++) squares += (x[c] - mean) * (x[c] - mean);
-    inverse = 1 / std::sqrt(squares / D + epsilon);
-}
-"""
 _FORWARD = r"""
     int64_t D = in1_shape0, n = in0->num / D;
     float epsilon = data["epsilon"];
@@ -53,6 +40,10 @@ _FORWARD = r"""
 """
 # With h = weight ⊙ g: dx = (h − mean(h) − u mean(h ⊙ u)) / deviation, dweight = Σ g ⊙ u,
 # dbias = Σ g. Each thread sums its own rows, and the threads' sums are added in their order.
+_SUMS = MOMENTS + """
+#include <omp.h>
+#include <vector>
+"""
 _BACKWARD = r"""
     int64_t D = in1_shape0, n = in0->num / D;
     float epsilon = data["epsilon"];

@@ -1,4 +1,4 @@
-"""Source that several kernels share: oneDNN's matrix product, a softmax, sums of a warp."""
+"""Source that several kernels share: a product, a softmax, moments, bfloat16, sums of a warp."""
 
 # C++; every matrix is row-major.
 SGEMM = r"""
@@ -19,6 +19,33 @@ static float softmax(const float* x, float* y, int64_t n, float factor = 1) {
     float scale = 1 / sum;
     for (int64_t i = 0; i < n; i++) y[i] *= scale;
     return factor * top + std::log(sum);
+}
+"""
+# The mean of D numbers and 1 over their deviation.
+MOMENTS = r"""
+#include <cmath>
+#include <cstdint>
+static void moments(const float* x, int64_t D, float epsilon, float& mean, float& inverse) {
+    float sum = 0, squares = 0;
+    for (int64_t c = 0; c < D; c++) sum += x[c];
+    mean = sum / D;
+    for (int64_t c = 0; c < D; c++) squares += (x[c] - mean) * (x[c] - mean);
+    inverse = 1 / std::sqrt(squares / D + epsilon);
+}
+"""
+# Rows of float32 or of bfloat16's bits: `convert` from either to either, rounding to even.
+BFLOAT16 = r"""
+#include <cstdint>
+#include <cstring>
+static void convert(float x, float& y) { y = x; }
+static void convert(float x, int16_t& y) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    y = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+static void convert(int16_t x, float& y) {
+    uint32_t bits = (uint32_t)(uint16_t)x << 16;
+    std::memcpy(&y, &bits, 4);
 }
 """
 # CUDA: a warp of 32 threads does a row, blocks are of four; so no thread waits for another warp.
