@@ -81,29 +81,43 @@ def test_linear(precision, shape, E):
         assert_near(linear(x_var, W_var, b_var, jt.array(past)).numpy(), expected, precision)
 
 
+def plain_block(block, x, heads, activation, causal):
+    """`Block` in NumPy with float64."""
+    p = {name: parameter.numpy().astype(np.float64) for name, parameter in block.named_parameters()}
+
+    def layer(rows, weight, bias):
+        return rows @ p[weight].T + p[bias]
+
+    def normalised(rows, norm):
+        return plain_layer_norm(rows, p[f"{norm}.weight"], p[f"{norm}.bias"])
+
+    qkv = layer(normalised(x, "ln_1"), "attn.in_proj_weight", "attn.in_proj_bias")
+    mixed = plain_attention(qkv, heads, causal)
+    x = x + layer(mixed, "attn.out_proj.weight", "attn.out_proj.bias")
+    hidden = layer(normalised(x, "ln_2"), "mlp.c_fc.weight", "mlp.c_fc.bias")
+    share = {"quick_gelu": 1 / (1 + np.exp(-1.702 * hidden)),
+             "gelu": (1 + np.vectorize(math.erf)(hidden * math.sqrt(0.5))) / 2}[activation]
+    return x + layer(hidden * share, "mlp.c_proj.weight", "mlp.c_proj.bias")
+
+
 @pytest.mark.parametrize("activation, causal", [("quick_gelu", True), ("gelu", False)])
 def test_block(precision, activation, causal):
-    """As four kernels, and as more where a gradient is wanted."""
-    block, x, heads = Block(32, 2, activation), normal(3, 5, 32), 2
+    """With weights that learn, with frozen ones, and where no gradient is wanted."""
+    block, x, weights = Block(32, 2, activation), normal(3, 5, 32), normal(3, 5, 32, seed=9)
     for i, parameter in enumerate(block.parameters()):
         start = 1.0 if parameter.ndim == 1 else 0.0
         parameter.update(jt.array(start + 0.3 * normal(*parameter.shape, seed=i)))
-    attn, mlp = block.attn, block.mlp
-
-    def of(layer, rows):
-        return rows @ layer.weight.numpy().T.astype(np.float64) + layer.bias.numpy()
-
-    def normalised(norm, rows):
-        return plain_layer_norm(rows, norm.weight.numpy(), norm.bias.numpy())
-
-    qkv = (normalised(block.ln_1, x) @ attn.in_proj_weight.numpy().T.astype(np.float64)
-           + attn.in_proj_bias.numpy())
-    past = x + of(attn.out_proj, plain_attention(qkv, heads, causal))
-    hidden = of(mlp.c_fc, normalised(block.ln_2, past))
-    share = {"quick_gelu": 1 / (1 + np.exp(-1.702 * hidden)),
-             "gelu": (1 + np.vectorize(math.erf)(hidden * math.sqrt(0.5))) / 2}[activation]
-    expected = past + of(mlp.c_proj, hidden * share)
-    assert_near(block(jt.array(x), causal).numpy(), expected, precision)
+    expected = plain_block(block, x, 2, activation, causal)
+    for freeze in (False, True):
+        for parameter in block.parameters() if freeze else ():
+            parameter.stop_grad()
+        x_var = jt.array(x)
+        y = block(x_var, causal)
+        assert_near(y.numpy(), expected, precision)
+        gradient = jt.grad((y * jt.array(weights)).sum(), x_var).numpy()
+        along = slope(lambda x: (plain_block(block, x, 2, activation, causal) * weights).sum(),
+                      x, gradient.astype(np.float64))  # of which it is the steepest
+        assert (gradient ** 2).sum() == pytest.approx(along, rel=max(1e-4, precision))
     with jt.no_grad():
         assert_near(block(jt.array(x), causal).numpy(), expected, precision)
 

@@ -15,7 +15,8 @@ from models.jclip.layer_norm import LayerNorm
 from models.jclip.resnet import ModifiedResNet
 from models.jclip.sizes import ResNetSizes
 from models.kernels import has_kernels, transposed
-from models.kernels.linear import layers, transposed_layer
+from models.kernels.linear import layer, transposed_layer
+from models.kernels.mlp import mlp, mlp_gradient
 from system.kernel_compiler import prepare_kernel_compiler
 
 
@@ -24,33 +25,39 @@ def linear(x, weight, bias=None, residual=None, norm=None, rounded=False):
 
     Args:
         norm: `LayerNorm` of x before it.
-        rounded: whether a result without gradient may be as `layers` rounds it.
+        rounded: whether a result without gradient may be as `layer` rounds it.
     """
-    if has_kernels() and jt.flags.no_grad:
-        return layers(x, weight, bias, residual=residual, norm=norm and norm.numbers(),
-                      rounded=rounded)
-    x = x if norm is None else norm(x)
-    if has_kernels():
-        y = _Linear.apply(x, weight, bias)
-    else:
+    if not has_kernels():
+        x = x if norm is None else norm(x)
         y = nn.matmul_transpose(x, weight.reshape(len(weight), -1))
         y = y if bias is None else y + bias
-    return y if residual is None else residual + y
+        return y if residual is None else residual + y
+    if jt.flags.no_grad:
+        return layer(x, weight, bias, residual, norm and norm.numbers(), rounded)
+    return _Linear.apply(x if norm is None else norm(x), weight, bias, residual)
 
 
-class _Linear(jt.Function):
-    """x Wᵀ + b by our own kernel, and its gradients, which can be taken once."""
+class _Saved(jt.Function):
+    """A kernel of our own whose gradient can be taken once, as what that needs is free then."""
 
-    def execute(self, x, weight, bias):
-        self.saved = x, weight
-        return layers(x, weight, bias)
-
-    def grad(self, gradient):
+    def take(self):
         if self.saved is None:
             raise RuntimeError("a gradient was taken through these layers already; compute their "
                                "output again")
-        (x, weight), self.saved = self.saved, None  # so that x is free as soon as it was used
-        _, of_weight, of_bias = (place >= 0 for place in self.input_mask)  # the trained ones
+        saved, self.saved = self.saved, None
+        return saved
+
+
+class _Linear(_Saved):
+    """x Wᵀ + b + what went past, and its gradients."""
+
+    def execute(self, x, weight, bias, residual):
+        self.saved = x, weight, residual is not None
+        return layer(x, weight, bias, residual)
+
+    def grad(self, gradient):
+        x, weight, has_residual = self.take()
+        _, of_weight, of_bias, _ = (place >= 0 for place in self.input_mask)  # the trained ones
         rows = gradient.reshape(-1, gradient.shape[-1])
         d_weight = d_bias = None
         if of_weight:
@@ -58,7 +65,8 @@ class _Linear(jt.Function):
             d_weight = d_weight.reshape(weight.shape)
         if of_bias:
             d_bias = rows.sum(0)
-        return transposed_layer(gradient, weight), d_weight, d_bias
+        return (transposed_layer(gradient, weight), d_weight, d_bias,
+                gradient if has_residual else None)
 
 
 class Attention(nn.Module):
@@ -107,11 +115,26 @@ class MLP(nn.Module):
 
     def execute(self, x, norm):
         fc, proj = self.c_fc, self.c_proj
-        if has_kernels() and jt.flags.no_grad:
-            return layers(x, fc.weight, fc.bias, proj.weight, proj.bias, residual=x,
-                          activation=self.activation, norm=norm.numbers())
+        frozen = all(p.is_stop_grad() for p in (*norm.numbers()[:2], *self.parameters()))
+        if has_kernels() and (jt.flags.no_grad or frozen):
+            weights = fc.weight, fc.bias, proj.weight, proj.bias
+            if jt.flags.no_grad:
+                return mlp(x, norm.numbers(), weights, self.activation)
+            return _MLP.apply(x, norm.numbers(), weights, self.activation)
         hidden = _ACTIVATIONS[self.activation](linear(x, fc.weight, fc.bias, norm=norm))
         return linear(hidden, proj.weight, proj.bias, residual=x)
+
+
+class _MLP(_Saved):
+    """`mlp` of frozen weights, and the gradient of x."""
+
+    def execute(self, x, *of_layers):
+        y, hidden = mlp(x, *of_layers, kept=True)
+        self.saved = x, hidden, *of_layers
+        return y
+
+    def grad(self, gradient):
+        return mlp_gradient(gradient, *self.take()), None, None, None
 
 
 class Block(nn.Module):

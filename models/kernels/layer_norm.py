@@ -38,8 +38,8 @@ _FORWARD = r"""
         for (int64_t c = 0; c < D; c++) y[c] = (x[c] - mean) * inverse * in1_p[c] + in2_p[c];
     }
 """
-# With h = weight ⊙ g: dx = (h − mean(h) − u mean(h ⊙ u)) / deviation, dweight = Σ g ⊙ u,
-# dbias = Σ g. Each thread sums its own rows, and the threads' sums are added in their order.
+# dweight = Σ g ⊙ u and dbias = Σ g: each thread sums its own rows, and the threads' sums are added
+# in their order.
 _SUMS = MOMENTS + """
 #include <omp.h>
 #include <vector>
@@ -54,20 +54,14 @@ _BACKWARD = r"""
         float *dw = sums.data() + 2 * D * omp_get_thread_num(), *db = dw + D;
         #pragma omp for schedule(static)
         for (int64_t i = 0; i < n; i++) {
-            const float *x = in0_p + i * D, *g = in2_p + i * D, *w = in1_p;
-            float mean, inverse, total = 0, along = 0, *dx = out0_p + i * D;
+            const float *x = in0_p + i * D, *g = in2_p + i * D;
+            float mean, inverse;
             moments(x, D, epsilon, mean, inverse);
+            norm_gradient(x, in1_p, g, D, mean, inverse, out0_p + i * D);
             for (int64_t c = 0; c < D; c++) {
-                float u = (x[c] - mean) * inverse;
-                total += w[c] * g[c];
-                along += w[c] * g[c] * u;
-                dw[c] += g[c] * u;
+                dw[c] += g[c] * (x[c] - mean) * inverse;
                 db[c] += g[c];
             }
-            total /= D;
-            along /= D;
-            for (int64_t c = 0; c < D; c++)
-                dx[c] = inverse * (w[c] * g[c] - total - (x[c] - mean) * inverse * along);
         }
     }
     for (int64_t c = 0; c < D; c++) {

@@ -15,89 +15,87 @@ import numpy as np
 from models.kernels.sources import BFLOAT16, MOMENTS
 from system import onednn, runtime
 
-ACTIVATIONS = (None, "quick_gelu", "gelu")
 FEW_ROWS = 256  # an image's patches
 
 
-def layers(x, *weights_and_biases, activation=None, residual=None, norm=None, rounded=False):
-    """x (…, D) -> (…, E): x Wᵀ + b for each layer's W (E, D) and b (E,), one after the other.
+def layer(x, W, b, residual=None, norm=None, rounded=False):
+    """x (…, D) -> (…, E): x Wᵀ + b for W (E, D) and b (E,).
 
     Args:
         x: Var, float32, or int16, bfloat16's bits.
-        weights_and_biases: W, b, W, b, …; W's further axes count as one, b may be None.
-        activation: between two layers, one of `ACTIVATIONS`.
+        W: its further axes count as one. b: Var or None.
         residual: Var (…, E) to add to the result, or None.
-        norm: the scale (D,), the shift (D,) and ε of a layer norm of x before the first, or None.
+        norm: the scale (D,), the shift (D,) and ε of a layer norm of x before it, or None.
         rounded: whether the result is wanted in the present precision, in bfloat16 its bits.
     """
-    weights, biases = weights_and_biases[::2], weights_and_biases[1::2]
     n_rows = int(np.prod(x.shape[:-1]))
-    pack = runtime.precision() == "bfloat16" or (
-        n_rows <= FEW_ROWS and all(W.is_stop_grad() for W in weights))
-    read = [packed(W) if pack else W for W in weights]
+    weights, pack = as_read([W], n_rows)
     *scale_and_shift, epsilon = norm or (None, None, 0.0)
-    return _products(x, len(weights[-1]), read, biases, [*scale_and_shift, residual], pack,
-                     _dtype() if rounded else "float32", width=len(weights[0]),
-                     activation=ACTIVATIONS.index(activation), epsilon=epsilon)
+    return _product(x, len(W), [*weights, b, residual, *scale_and_shift], pack,
+                    precise_type() if rounded else "float32", epsilon=epsilon)
 
 
 def transposed_layer(x, W):
     """x (…, E) -> (…, D): x W for W (E, D)."""
-    pack = runtime.precision() == "bfloat16"
-    return _products(x, _columns(W), [_pack(W, True) if pack else W], [None], [None] * 3, pack,
-                     "float32", transposed=1)
+    (read,), pack = as_read([W], transposed=True)
+    return _product(x, _columns(W), [read, None, None, None, None], pack, "float32", transposed=1)
 
 
-def packed(W):
+def as_read(weights, n_rows=None, transposed=False):
+    """Weights as a product of so many rows reads them fastest, and whether they are packed."""
+    few = n_rows is not None and n_rows <= FEW_ROWS and all(W.is_stop_grad() for W in weights)
+    pack = runtime.precision() == "bfloat16" or few
+    return [packed(W, transposed) if pack else W for W in weights], pack
+
+
+def packed(W, transposed=False):
     """W in the present precision, as oneDNN wants it; a frozen one's is kept beside it.
 
     By its id, which Jittor gives anew to each value of a variable.
     """
     if not W.is_stop_grad():
-        return _pack(W, False)
+        return _pack(W, transposed)
+    if not hasattr(W, "packed"):
+        W.packed = {}
     of = W.id, runtime.precision()
-    if getattr(W, "packed", (None,))[0] != of:
-        W.packed = of, _pack(W, False).stop_grad()
-    return W.packed[1]
+    if W.packed.get(transposed, (None,))[0] != of:
+        W.packed[transposed] = of, _pack(W, transposed).stop_grad()
+    return W.packed[transposed][1]
 
 
-def _products(x, n_outputs, weights, biases, others, pack, dtype, width=0, **data):
-    _library()
-    inputs, pointers = [x], []
-    for variable in (*weights, *biases, *others):
-        pointers.append("nullptr" if variable is None else f"in{len(inputs)}_p")
-        inputs += [] if variable is None else [variable]
-    n = len(weights)
-    scale, shift, residual = pointers[2 * n:]
-    source = f"""
-        int64_t K = in0->shape[in0->shape.size() - 1], N = out0->shape[out0->shape.size() - 1];
-        int64_t width = data["width"];
-        Layer layers[] = {{{", ".join(f"{{{W}, {b}, width}}" for W, b in zip(
-            pointers[:n], pointers[n:2 * n]))}}};
-        layers[{n - 1}].n_outputs = N;
-        Norm norm = {{{scale}, {shift}, (float)data["epsilon"]}};
-        Kind kind = {{data["bfloat16"] != 0, data["packed"] != 0, data["transposed"] != 0,
-                      (int)data["activation"]}};
-        if (in0->num)
-            linear_layers({{in0_p, sizeof(*in0_p) == 2}}, in0->num / K, K, norm, {n}, layers,
-                          {residual}, {{out0_p, sizeof(*out0_p) == 2}}, kind);"""
-    return jt.code([*x.shape[:-1], n_outputs], dtype, inputs, cpu_header=_DECLARED, cpu_src=source,
-                   data={"width": width, "activation": 0, "epsilon": 0.0, "transposed": 0,
-                         "bfloat16": int(runtime.precision() == "bfloat16"), "packed": int(pack),
-                         **data})
-
-
-def _dtype():
+def precise_type():
     """What holds a number in the present precision; Jittor has no bfloat16 on the CPU."""
     return {"bfloat16": "int16", "float32": "float32"}[runtime.precision()]
 
 
+def kind(pack, **data):
+    """The numbers of C++'s `KIND`."""
+    return {"bfloat16": int(runtime.precision() == "bfloat16"), "packed": int(pack), **data}
+
+
+def _product(x, n_outputs, others, pack, dtype, epsilon=0.0, transposed=0):
+    library()
+    inputs, pointers = [x], []
+    for variable in others:
+        pointers.append("nullptr" if variable is None else f"in{len(inputs)}_p")
+        inputs += [] if variable is None else [variable]
+    weight, bias, residual, scale, shift = pointers
+    return jt.code([*x.shape[:-1], n_outputs], dtype, inputs, cpu_header=DECLARED, cpu_src=f"""
+        int64_t K = in0->shape[in0->shape.size() - 1], N = out0->shape[out0->shape.size() - 1];
+        {KIND}
+        kind.transposed = data["transposed"] != 0;
+        if (in0->num)
+            linear({{in0_p, sizeof(*in0_p) == 2}}, in0->num / K, K,
+                   {{{scale}, {shift}, (float)data["epsilon"]}}, {{{weight}, {bias}, N}},
+                   {residual}, {{out0_p, sizeof(*out0_p) == 2}}, kind);
+        """, data=kind(pack, epsilon=epsilon, transposed=transposed))
+
+
 def _pack(W, transposed):
-    _library()
+    library()
     E, D = len(W), _columns(W)
-    return jt.code([(E + 63) // 64 * 64 * ((D + 63) // 64 * 64)], _dtype(), [W],
-                   cpu_header=_DECLARED,
-                   data={"transposed": int(transposed)}, cpu_src="""
+    return jt.code([(E + 63) // 64 * 64 * ((D + 63) // 64 * 64)], precise_type(), [W],
+                   cpu_header=DECLARED, data={"transposed": int(transposed)}, cpu_src="""
         pack_weight(in0_p, in0_shape0, in0->num / in0_shape0, data["transposed"], out0_p,
                     out0->size, sizeof(*out0_p) == 2);
         """)
@@ -108,7 +106,7 @@ def _columns(W):
 
 
 @functools.lru_cache(maxsize=None)
-def _library():
+def library():
     """Compile what all these kernels call: reading oneDNN's header takes seconds."""
     flags = f'FLAGS: -DGLOBAL_VAR -I"{onednn.include()}" '  # seen by other kernels
     with jt.flag_scope(use_cuda=0, compile_options={flags: 1}):
@@ -116,21 +114,27 @@ def _library():
 
 
 # C++. A product is (n, K) x (K, N); W is stored as (N, K), or transposed as (K, N).
-_DECLARED = r"""
+DECLARED = r"""
 #include <cstddef>
 #include <cstdint>
 extern "C" {
-struct Layer { const void* weight; const float* bias; int64_t n_outputs; };
-struct Norm { const float *scale, *shift; float epsilon; };
-struct Kind { bool bfloat16, packed, transposed; int activation; };
 struct Rows { void* place; bool bfloat16; };
-void linear_layers(Rows x, int64_t n, int64_t K, Norm norm, int n_layers, const Layer* layers,
-                   const float* residual, Rows y, Kind kind);
+struct Norm { const float *scale, *shift; float epsilon; };
+struct Layer { const void* weight; const float* bias; int64_t n_outputs; };
+struct Kind { bool bfloat16, packed, transposed; int activation; };  // that one in ACTIVATIONS
+// One of some places to work at, for n rows as products take them.
+Rows workplace(int which, int64_t n, int64_t width, Kind kind);
+// x of n rows as a product takes it, at the first of these places where it is not so already.
+Rows prepared(Rows x, int64_t n, int64_t K, Norm norm, Kind kind);
+void multiply(Rows x, int64_t n, int64_t K, Layer layer, const float* residual, Rows y, Kind kind);
+void linear(Rows x, int64_t n, int64_t K, Norm norm, Layer layer, const float* residual, Rows y,
+            Kind kind);
 void pack_weight(const float* weight, int64_t E, int64_t D, bool transposed, void* packed,
                  size_t n_bytes, bool bfloat16);
 }
 """
-_LIBRARY = _DECLARED + MOMENTS + BFLOAT16 + r"""
+KIND = 'Kind kind = {data["bfloat16"] != 0, data["packed"] != 0, false, 0};'
+_LIBRARY = DECLARED + MOMENTS + BFLOAT16 + r"""
 #include <array>
 #include <map>
 #include <vector>
@@ -163,17 +167,17 @@ static void in_large_pages(void* place, size_t n_bytes) {
     uintptr_t end = ((uintptr_t)place + n_bytes) / LARGE_PAGE * LARGE_PAGE + LARGE_PAGE;
     madvise((void*)start, end - start, MADV_HUGEPAGE);
 }
-// One of some places to work at, which stay.
-static void* workplace(int64_t which, size_t n_bytes) {
+Rows workplace(int which, int64_t n, int64_t width, Kind kind) {
     static struct { void* start; size_t n_bytes; } places[3];
     auto& place = places[which];
+    size_t n_bytes = n * width * (kind.bfloat16 ? 2 : 4);
     if (place.n_bytes < n_bytes) {
         free(place.start);
         place.n_bytes = (n_bytes / LARGE_PAGE + 1) * LARGE_PAGE;
         CHECK((place.start = aligned_alloc(LARGE_PAGE, place.n_bytes)));
         in_large_pages(place.start, place.n_bytes);
     }
-    return place.start;
+    return {place.start, kind.bfloat16};
 }
 static memory::desc plain_weight(int64_t K, int64_t N, bool transposed) {
     return {{K, N}, Type::f32, transposed ? Tag::ab : Tag::ba};
@@ -187,21 +191,30 @@ static const memory::desc& packed_weight(int64_t K, int64_t N, Type type) {
                                {{64, N}, Type::f32, Tag::ab}), cpu()).weights_desc();
     return found;
 }
-// Rows of x as the first product takes them: normalised where there is a norm, and rounded.
 template <class T>
 static void prepare(const float* x, int64_t n, int64_t K, Norm norm, T* y) {
     #pragma omp parallel for
     for (int64_t i = 0; i < n; i++) {
-        const float* row = x + i * K;
+        const float *row = x + i * K, *scale = norm.scale, *shift = norm.shift;
+        T* to = y + i * K;
         float mean, inverse;
-        if (norm.scale) moments(row, K, norm.epsilon, mean, inverse);
-        for (int64_t c = 0; c < K; c++)
-            convert(norm.scale ? (row[c] - mean) * inverse * norm.scale[c] + norm.shift[c] : row[c],
-                    y[i * K + c]);
+        if (scale) {
+            moments(row, K, norm.epsilon, mean, inverse);
+            for (int64_t c = 0; c < K; c++)
+                convert((row[c] - mean) * inverse * scale[c] + shift[c], to[c]);
+        } else {
+            for (int64_t c = 0; c < K; c++) convert(row[c], to[c]);
+        }
     }
 }
-static void multiply(Rows x, int64_t n, int64_t K, const Layer& layer, const float* residual,
-                     Rows y, Kind kind) {
+Rows prepared(Rows x, int64_t n, int64_t K, Norm norm, Kind kind) {
+    if (!norm.scale && x.bfloat16 == kind.bfloat16) return x;
+    Rows y = workplace(0, n, K, kind);
+    if (kind.bfloat16) prepare((const float*)x.place, n, K, norm, (int16_t*)y.place);
+    else prepare((const float*)x.place, n, K, norm, (float*)y.place);
+    return y;
+}
+void multiply(Rows x, int64_t n, int64_t K, Layer layer, const float* residual, Rows y, Kind kind) {
     struct Made { dnnl::matmul::primitive_desc desc; dnnl::matmul product; };
     static std::map<std::array<int64_t, 10>, Made> known;
     int64_t N = layer.n_outputs;
@@ -239,27 +252,9 @@ static void multiply(Rows x, int64_t n, int64_t K, const Layer& layer, const flo
     at->second.product.execute(in_order(), arguments);
     in_order().wait();
 }
-void linear_layers(Rows x, int64_t n, int64_t K, Norm norm, int n_layers, const Layer* layers,
-                   const float* residual, Rows y, Kind kind) {
-    int64_t place = 0;  // the next one to work at
-    auto rows_of = [&](int64_t width) {
-        return Rows{workplace(place++, n * width * (kind.bfloat16 ? 2 : 4)), kind.bfloat16};
-    };
-    if (norm.scale || x.bfloat16 != kind.bfloat16) {
-        Rows prepared = rows_of(K);
-        if (kind.bfloat16) prepare((const float*)x.place, n, K, norm, (int16_t*)prepared.place);
-        else prepare((const float*)x.place, n, K, norm, (float*)prepared.place);
-        x = prepared;
-    }
-    for (int i = 0; i < n_layers; i++) {
-        bool last = i == n_layers - 1;
-        Rows result = last ? y : rows_of(layers[i].n_outputs);
-        Kind of_layer = kind;
-        if (last) of_layer.activation = 0;
-        multiply(x, n, K, layers[i], last ? residual : nullptr, result, of_layer);
-        x = result;
-        K = layers[i].n_outputs;
-    }
+void linear(Rows x, int64_t n, int64_t K, Norm norm, Layer layer, const float* residual, Rows y,
+            Kind kind) {
+    multiply(prepared(x, n, K, norm, kind), n, K, layer, residual, y, kind);
 }
 void pack_weight(const float* weight, int64_t E, int64_t D, bool transposed, void* packed,
                  size_t n_bytes, bool bfloat16) {

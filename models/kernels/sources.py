@@ -21,7 +21,8 @@ static float softmax(const float* x, float* y, int64_t n, float factor = 1) {
     return factor * top + std::log(sum);
 }
 """
-# The mean of D numbers and 1 over their deviation.
+# The mean of D numbers and 1 over their deviation. A layer norm's gradient, with h = weight ⊙ g and
+# u = (x − mean) / deviation: dx = (h − mean(h) − u mean(h ⊙ u)) / deviation.
 MOMENTS = r"""
 #include <cmath>
 #include <cstdint>
@@ -31,6 +32,18 @@ static void moments(const float* x, int64_t D, float epsilon, float& mean, float
     mean = sum / D;
     for (int64_t c = 0; c < D; c++) squares += (x[c] - mean) * (x[c] - mean);
     inverse = 1 / std::sqrt(squares / D + epsilon);
+}
+static void norm_gradient(const float* x, const float* weight, const float* g, int64_t D,
+                          float mean, float inverse, float* dx) {
+    float total = 0, along = 0;
+    for (int64_t c = 0; c < D; c++) {
+        total += weight[c] * g[c];
+        along += weight[c] * g[c] * (x[c] - mean) * inverse;
+    }
+    total /= D;
+    along /= D;
+    for (int64_t c = 0; c < D; c++)
+        dx[c] = inverse * (weight[c] * g[c] - total - (x[c] - mean) * inverse * along);
 }
 """
 # Rows of float32 or of bfloat16's bits: `convert` from either to either, rounding to even.
