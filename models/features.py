@@ -8,7 +8,7 @@ from models.jclip.model import unit_norm
 from models.jclip.preprocess import normalise
 from models.mta import mta
 from system.memory import fitting
-from system.runtime import gpu_is_used
+from system.runtime import gpu_is_used, mixed_precision
 
 _PASS_BYTES = 256 << 20
 _PASS_BYTES_GPU = 8 << 30  # Jittor numbers an array's elements with 32 bits
@@ -44,7 +44,7 @@ def encode_in_parts(encode, pixels, bytes_per_view):
     flat = pixels.reshape(B * V, *pixels.shape[2:])
     at_once = _at_once(B * V, bytes_per_view)
     features = []
-    with jt.no_grad():
+    with jt.no_grad(), mixed_precision():
         for start in range(0, B * V, at_once):
             features.append(unit_norm(encode(flat[start:start + at_once])))
             if at_once < B * V:

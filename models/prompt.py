@@ -27,6 +27,7 @@ from models import jclip
 from models.jclip.model import unit_norm
 from system import parallel
 from system.errors import UserError
+from system.runtime import mixed_precision
 from system.untrusted import shown
 
 
@@ -49,7 +50,7 @@ def encode_texts(model, texts, batch_size=256):
     _warn_of_alike(distinct, tokens)
     order = np.argsort(tokens.argmax(axis=1), kind="stable")
     features = np.zeros((len(distinct), model.sizes.embed_dim), np.float32)
-    with jt.no_grad():
+    with jt.no_grad(), mixed_precision():
         starts = range(0, len(order), batch_size)
         for start in starts[parallel.rank()::parallel.size()]:
             rows = order[start:start + batch_size]
@@ -204,7 +205,7 @@ def queue_features(model, learner, contexts):
     Returns:
         Var (C, D), unit norm, without gradient.
     """
-    with jt.no_grad():
+    with jt.no_grad(), mixed_precision():
         features = [learner.text_features(model, context) for context in contexts]
         return unit_norm(sum(features) / len(features))
 

@@ -146,17 +146,22 @@ def gpu_is_used():
     return jt is not None and bool(jt.flags.use_cuda)
 
 
+@contextlib.contextmanager
 def mixed_precision():
-    """A context in which a GPU computes all matrix products in `precision()`, for training.
+    """A context in which a GPU computes all matrix products in `precision()`, for the encoders'.
 
     cuBLAS rounds the factors and sums in float32; all else, the weights too, stays float32. As
-    bfloat16 has float32's range, the loss needs no scaling. On the CPU models/kernels/linear.py
+    bfloat16 has float32's range, a loss needs no scaling. On the CPU models/kernels/linear.py
     does so by itself.
     """
+    if not gpu_is_used() or _PRECISION == "float32":
+        yield
+        return
     import jittor as jt
-    if gpu_is_used() and _PRECISION == "bfloat16":
-        return jt.flag_scope(use_tensorcore=_BFLOAT16)
-    return contextlib.nullcontext()
+    jt.sync_all()  # what was asked for before is not meant, and what is asked here is
+    with jt.flag_scope(use_tensorcore=_BFLOAT16):
+        yield
+        jt.sync_all()
 
 
 def _require_python():

@@ -6,6 +6,7 @@ import jittor as jt
 import numpy as np
 import pytest
 
+from models.features import encode_in_parts
 from models.jclip import attention, layer_norm
 from models.jclip.model import Block, linear
 from models.kernels import has_kernels
@@ -134,6 +135,21 @@ def test_the_processor_decides_the_precision(monkeypatch, capsys, has, wanted, f
     lines = [line for line in capsys.readouterr().err.splitlines() if "GPU" not in line]
     assert runtime.precision() == found
     assert len(lines) == bool(told) and told in "".join(lines)
+
+
+@pytest.mark.skipif(jt.flags.use_cuda, reason="as if there were a GPU")
+def test_on_a_gpu_the_encoders_products_alone_are_rounded(monkeypatch):
+    monkeypatch.setattr(runtime, "gpu_is_used", lambda: True)
+    monkeypatch.setattr(runtime, "_PRECISION", "bfloat16")
+    seen = []
+
+    def encode(flat):
+        seen.append(jt.flags.use_tensorcore)
+        return jt.ones((len(flat), 4))
+
+    features = encode_in_parts(encode, np.zeros((2, 3, 8, 8, 3), np.uint8), 100)
+    assert seen == [2] and jt.flags.use_tensorcore == 0
+    np.testing.assert_allclose(features.numpy(), 0.5)
 
 
 def test_another_word_is_refused():
