@@ -36,7 +36,7 @@ def mlp(x, norm, weights, activation, kept=False):
         shapes, types, [x, scale, shift, first, weights[1], second, weights[3]],
         cpu_header=DECLARED + _ACTIVATIONS,
         cpu_src=f"{KIND} Rows kept = {{{hidden}, kind.bfloat16}}; {_FORWARD}",
-        data=kind(pack, **_number(activation), epsilon=epsilon))
+        data=kind(pack, activation=ACTIVATIONS.index(activation), epsilon=epsilon))
     return found if kept else found[0]
 
 
@@ -48,11 +48,7 @@ def mlp_gradient(gradient, x, hidden, norm, weights, activation):
     return jt.code(
         x.shape, "float32", [x, scale, hidden, gradient, first, second],
         cpu_header=DECLARED + _ACTIVATIONS, cpu_src=f"{KIND}{_BACKWARD}",
-        data=kind(pack, **_number(activation), epsilon=epsilon))
-
-
-def _number(activation):
-    return {"activation": ACTIVATIONS.index(activation)}
+        data=kind(pack, activation=ACTIVATIONS.index(activation), epsilon=epsilon))
 
 
 # C++. `activate` has y = a(x), or y = y a'(x), of n numbers.
@@ -94,6 +90,7 @@ static void activate(int which, Rows x, Rows y, int64_t n) {
 }
 """
 _SIZES = r"""
+    if (!in0->num) return;
     int64_t D = in1_shape0, n = in0->num / D;
     float epsilon = data["epsilon"];
     int which = data["activation"];
