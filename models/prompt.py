@@ -10,7 +10,8 @@ Ours (the queue and the handcrafted prompts are the challenge entry's):
   2e-3 for 50 to 200 epochs. Longer or faster, it was worse than the handcrafted prompts.
 - A step's loss is the cross-entropy with the learned prompt of each class, or, by turns, with a
   handcrafted one that is drawn for each, so that LoRA learns for both (train.py). The mean of both
-  in every step gives the same accuracy for twice the texts (benchmarks/RESULTS.md).
+  in every step gives the same accuracy for twice the texts (benchmarks/RESULTS.md). Of many classes
+  a step takes some (models/sampled_classes.py), where CoOp takes all.
 - It starts from words, of which M is the number of tokens; their default is 16 random vectors.
 - The classifier is a mean of features over contexts and handcrafted prompts, not the last context.
 - A text that is too long for the model is cut, with a warning where classes become alike by it.
