@@ -102,8 +102,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(workplace):
 
 
 @pytest.mark.parametrize("settings", [
-    [], ["lora.encoder=none", "train.epochs=9", "prompt.epochs=5"], ["prompt.epochs=9"]],
-    ids=["prompt first", "no LoRA", "LoRA first"])
+    [], ["lora.encoder=none", "train.epochs=9", "prompt.epochs=5"], ["prompt.epochs=9"],
+    ["precision=bfloat16", "train.class_batch_size=3"]],
+    ids=["prompt first", "no LoRA", "LoRA first", "bfloat16 and drawn classes"])
 def test_with_a_queue_that_is_not_full_it_goes_on_to_the_same_bytes(workplace, settings):
     settings = ["prompt.queue_every=2", "prompt.queue_length=5", *settings]
 
