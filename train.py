@@ -47,7 +47,13 @@ from pipeline.choice import config_path
 from pipeline.frozen_features import FrozenFeatures
 from pipeline.heads import fit_auxiliary, fit_lp_plus_plus
 from pipeline.look import Look
-from pipeline.training import EpochMeter, Paces, TrainingRun, decodable_data
+from pipeline.training import (
+    EpochMeter,
+    Paces,
+    TrainingRun,
+    decodable_data,
+    images_at_once,
+)
 from prompts import PromptLibrary
 from runs.log import RunLog
 from sample.dataset import ensure_sample, is_sample, to_draw
@@ -238,18 +244,6 @@ def with_lora(original, settings):
         lora.load_additions(tuned, found.additions, path)
         log(f"LoRA starts from {path} ({found.format})")
     return tuned, lora.parameters(layers)
-
-
-def images_at_once(tuned, learner, tokens, settings):
-    """How many images of a batch, and texts with them, the memory holds at a time.
-
-    Args:
-        settings: the config's section `train`.
-    """
-    longest = max(int(rows.argmax(axis=1).max()) + 1 for rows in tokens)
-    n_texts = min(len(tokens), max(settings.class_batch_size, settings.batch_size + 1))
-    return shared_batch.fitting_batch(settings.batch_size, tuned.sizes.bytes_to_train(
-        settings.batch_size, n_texts * max(learner.length, longest)))
 
 
 def learned_features(tuned, learner, classes, rows):

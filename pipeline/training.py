@@ -12,7 +12,7 @@ import numpy as np
 from data.lost import in_place_of_lost
 from data.sources import load_data
 from data.views import decode, read_ahead
-from models import lora
+from models import lora, shared_batch
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.checkpoint_parts import check_parts
 from pipeline.training_state import (
@@ -180,6 +180,18 @@ class Paces:
         return {**{f"lr_{part}": self._groups[part]["lr"] for part in learning},
                 **{f"moved_{part}": distance(_arrays(self._parts[part]), self._start[part])
                    for part in learning}}
+
+
+def images_at_once(tuned, learner, tokens, settings):
+    """How many images of a batch, and texts with them, the memory holds at a time.
+
+    Args:
+        settings: the config's section `train`.
+    """
+    longest = max(int(rows.argmax(axis=1).max()) + 1 for rows in tokens)
+    n_texts = min(len(tokens), max(settings.class_batch_size, settings.batch_size + 1))
+    return shared_batch.fitting_batch(settings.batch_size, tuned.sizes.bytes_to_train(
+        settings.batch_size, n_texts * max(learner.length, longest)))
 
 
 def _arrays(parameters):
