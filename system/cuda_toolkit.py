@@ -28,7 +28,8 @@ _NEEDED_HEADERS = ("cuda_runtime.h", "cublas_v2.h", "curand.h")
 _NEWEST = (9, 0)  # the newest capability that Jittor compiles for
 _FOR_CONVOLUTIONS = ("cudnn", "cufft", "cusparse")  # … of which Jittor takes all or none
 _LIBRARY = re.compile(
-    r"lib(cudart|cublas\w*|curand|cufft|cusparse|cudnn\w*|nvJitLink)\.so(\.\d+)*$")
+    r"lib(cudart|cublas\w*|curand|cufft|cusparse|cudnn\w*|nvJitLink)\.so(\.\d+)*$"
+    r"|libcudadevrt\.a$")  # which nvcc links into every kernel; its package's own has it elsewhere
 # What Jittor asks cuDNN for by name, and where cuDNN 9 has it.
 _CUDNN_9 = {f"libcudnn_{part}_{use}.so": f"libcudnn_{part}.so.9"
             for part in ("ops", "cnn") for use in ("infer", "train")}
@@ -270,7 +271,7 @@ def _libraries(major, folders):
         for name in sorted(os.listdir(folder) if os.path.isdir(folder) else []):
             if _LIBRARY.match(name):
                 found.setdefault(name, os.path.join(folder, name))
-    for name in list(found):
+    for name in [name for name in found if ".so" in name]:
         plain = name.partition(".so")[0] + ".so"
         if plain in ("libcudart.so", "libcublas.so", "libcublasLt.so"):
             # Not another CUDA's, where several are installed; CUDA 11 has libcudart.so.11.0.

@@ -182,6 +182,7 @@ def test_a_toolkit_behind_a_wrapper_with_the_libraries_of_packages_is_laid_out(p
     parts(tmp_path / "cuda", ("cudart",), ("cuda_runtime.h",))
     packages = tmp_path / "site" / "nvidia"
     parts(packages / "cu13", LIBRARIES[1:], HEADERS[1:], "lib")
+    (packages / "cu13" / "lib" / "libcudadevrt.a").touch()
     parts(packages / "cublas", ("cublas",), (), "lib", ".so.12")  # CUDA 12's, to be left alone
     done = prepare(TOLD, **with_gpu(tmp_path),
                    PATH=f"{tmp_path / 'wrapper' / 'bin'}:{os.environ['PATH']}")
@@ -191,6 +192,7 @@ def test_a_toolkit_behind_a_wrapper_with_the_libraries_of_packages_is_laid_out(p
     assert os.path.realpath(folder / "bin") == str(tmp_path / "cuda" / "bin")
     assert os.path.realpath(folder / "lib64" / "libcublas.so") == str(
         packages / "cu13" / "lib" / "libcublas.so.13")
+    assert (folder / "lib64" / "libcudadevrt.a").exists()  # nvcc links it
     assert all((folder / "include" / name).exists() for name in HEADERS)
     assert "None 1 " in done.stdout and "-DcomputeMode=major" in done.stdout  # 1: without cuDNN
     assert (folder / "compat" / "npp.h").exists() and f'-I"{folder}/compat"' in done.stdout
