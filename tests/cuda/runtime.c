@@ -1,7 +1,7 @@
 /* libcudart without a GPU: memory is the host's, and a kernel is counted and not run.
  *
- * It has what Jittor's core and the kernels of this project call. What else is called lands in the
- * real library, which finds no driver and says so.
+ * It has what Jittor's core and the kernels of this project call; what else is called is an
+ * "undefined symbol" where a kernel is loaded.
  */
 #include <cuda_runtime_api.h>
 #include <stdlib.h>
@@ -74,6 +74,8 @@ void __cudaRegisterFatBinaryEnd(void** handle) {}
 void __cudaUnregisterFatBinary(void** handle) {}
 void __cudaRegisterFunction(void** handle, const char* host, char* device, const char* name,
                             int threads, void* a, void* b, void* c, void* d, int* e) {}
+void __cudaRegisterVar(void** handle, char* host, char* device, const char* name, int external,
+                       size_t size, int constant, int global) {}
 char __cudaInitModule(void** handle) { return 1; }
 unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, void* stream) {
     call.grid = grid;
