@@ -115,12 +115,12 @@ class MLP(nn.Module):
 
     def execute(self, x, norm):
         fc, proj = self.c_fc, self.c_proj
-        frozen = all(p.is_stop_grad() for p in (*norm.numbers()[:2], *self.parameters()))
-        if has_kernels() and (jt.flags.no_grad or frozen):
-            weights = fc.weight, fc.bias, proj.weight, proj.bias
+        if has_kernels():
+            weights, numbers = (fc.weight, fc.bias, proj.weight, proj.bias), norm.numbers()
             if jt.flags.no_grad:
-                return mlp(x, norm.numbers(), weights, self.activation)
-            return _MLP.apply(x, norm.numbers(), weights, self.activation)
+                return mlp(x, numbers, weights, self.activation)
+            if all(variable.is_stop_grad() for variable in (*numbers[:2], *weights)):
+                return _MLP.apply(x, numbers, weights, self.activation)
         hidden = _ACTIVATIONS[self.activation](linear(x, fc.weight, fc.bias, norm=norm))
         return linear(hidden, proj.weight, proj.bias, residual=x)
 
