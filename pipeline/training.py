@@ -189,6 +189,7 @@ def images_at_once(tuned, learner, tokens, settings):
         settings: the config's section `train`.
     """
     longest = max(int(rows.argmax(axis=1).max()) + 1 for rows in tokens)
+    # As many as `models.sampled_classes.drawn_classes` has at most.
     n_texts = min(len(tokens), max(settings.class_batch_size, settings.batch_size + 1))
     return shared_batch.fitting_batch(settings.batch_size, tuned.sizes.bytes_to_train(
         settings.batch_size, n_texts * max(learner.length, longest)))

@@ -5,12 +5,12 @@ Jittor's fused loops read the whole array once for each sum.
 
 import jittor as jt
 
-from models.kernels.sources import MOMENTS, WARPS
+from models.kernels.sources import LAYER_NORM, WARPS
 
 
 def normalised(x, weight, bias, epsilon):
     """x (…, D), weight and bias (D,) -> (…, D)."""
-    return jt.code(x.shape, x.dtype, [x, weight, bias], cpu_header=MOMENTS, cpu_src=_FORWARD,
+    return jt.code(x.shape, x.dtype, [x, weight, bias], cpu_header=LAYER_NORM, cpu_src=_FORWARD,
                    cuda_header=_MOMENTS_CUDA, cuda_src=_FORWARD_CUDA, data={"epsilon": epsilon})
 
 
@@ -31,16 +31,12 @@ _FORWARD = r"""
     int64_t D = in1_shape0, n = in0->num / D;
     float epsilon = data["epsilon"];
     #pragma omp parallel for
-    for (int64_t i = 0; i < n; i++) {
-        const float* x = in0_p + i * D;
-        float mean, inverse, *y = out0_p + i * D;
-        moments(x, D, epsilon, mean, inverse);
-        for (int64_t c = 0; c < D; c++) y[c] = (x[c] - mean) * inverse * in1_p[c] + in2_p[c];
-    }
+    for (int64_t i = 0; i < n; i++)
+        norm_row(in0_p + i * D, in1_p, in2_p, D, epsilon, out0_p + i * D);
 """
 # dweight = Σ g ⊙ u and dbias = Σ g: each thread sums its own rows, and the threads' sums are added
 # in their order.
-_SUMS = MOMENTS + """
+_SUMS = LAYER_NORM + """
 #include <omp.h>
 #include <vector>
 """

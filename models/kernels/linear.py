@@ -12,7 +12,7 @@ import functools
 import jittor as jt
 import numpy as np
 
-from models.kernels.sources import BFLOAT16, MOMENTS
+from models.kernels.sources import LAYER_NORM
 from system import onednn, runtime
 
 FEW_ROWS = 256  # an image's patches
@@ -84,10 +84,12 @@ def _product(x, n_outputs, others, pack, dtype, epsilon=0.0, transposed=0):
         int64_t K = in0->shape[in0->shape.size() - 1], N = out0->shape[out0->shape.size() - 1];
         {KIND}
         kind.transposed = data["transposed"] != 0;
-        if (in0->num)
-            linear({{in0_p, sizeof(*in0_p) == 2}}, in0->num / K, K,
-                   {{{scale}, {shift}, (float)data["epsilon"]}}, {{{weight}, {bias}, N}},
-                   {residual}, {{out0_p, sizeof(*out0_p) == 2}}, kind);
+        if (!in0->num) return;
+        int64_t n = in0->num / K;
+        Rows x = prepared({{in0_p, sizeof(*in0_p) == 2}}, n, K,
+                          {{{scale}, {shift}, (float)data["epsilon"]}}, kind);
+        multiply(x, n, K, {{{weight}, {bias}, N}}, {residual},
+                 {{out0_p, sizeof(*out0_p) == 2}}, kind);
         """, data=kind(pack, epsilon=epsilon, transposed=transposed))
 
 
@@ -127,17 +129,14 @@ Rows workplace(int which, int64_t n, int64_t width, Kind kind);
 // x of n rows as a product takes it, at the first of these places where it is not so already.
 Rows prepared(Rows x, int64_t n, int64_t K, Norm norm, Kind kind);
 void multiply(Rows x, int64_t n, int64_t K, Layer layer, const float* residual, Rows y, Kind kind);
-void linear(Rows x, int64_t n, int64_t K, Norm norm, Layer layer, const float* residual, Rows y,
-            Kind kind);
 void pack_weight(const float* weight, int64_t E, int64_t D, bool transposed, void* packed,
                  size_t n_bytes, bool bfloat16);
 }
 """
 KIND = 'Kind kind = {data["bfloat16"] != 0, data["packed"] != 0, false, 0};'
-_LIBRARY = DECLARED + MOMENTS + BFLOAT16 + r"""
+_LIBRARY = DECLARED + LAYER_NORM + r"""
 #include <array>
 #include <map>
-#include <vector>
 #include <sys/mman.h>
 #include <dnnl.hpp>
 static const size_t LARGE_PAGE = 2 << 20;
@@ -195,16 +194,10 @@ template <class T>
 static void prepare(const float* x, int64_t n, int64_t K, Norm norm, T* y) {
     #pragma omp parallel for
     for (int64_t i = 0; i < n; i++) {
-        const float *row = x + i * K, *scale = norm.scale, *shift = norm.shift;
+        const float* row = x + i * K;
         T* to = y + i * K;
-        float mean, inverse;
-        if (scale) {
-            moments(row, K, norm.epsilon, mean, inverse);
-            for (int64_t c = 0; c < K; c++)
-                convert((row[c] - mean) * inverse * scale[c] + shift[c], to[c]);
-        } else {
-            for (int64_t c = 0; c < K; c++) convert(row[c], to[c]);
-        }
+        if (norm.scale) norm_row(row, norm.scale, norm.shift, K, norm.epsilon, to);
+        else for (int64_t c = 0; c < K; c++) convert(row[c], to[c]);
     }
 }
 Rows prepared(Rows x, int64_t n, int64_t K, Norm norm, Kind kind) {
@@ -251,10 +244,6 @@ void multiply(Rows x, int64_t n, int64_t K, Layer layer, const float* residual, 
                           at_place(residual_desc, residual));
     at->second.product.execute(in_order(), arguments);
     in_order().wait();
-}
-void linear(Rows x, int64_t n, int64_t K, Norm norm, Layer layer, const float* residual, Rows y,
-            Kind kind) {
-    multiply(prepared(x, n, K, norm, kind), n, K, layer, residual, y, kind);
 }
 void pack_weight(const float* weight, int64_t E, int64_t D, bool transposed, void* packed,
                  size_t n_bytes, bool bfloat16) {

@@ -7,7 +7,7 @@ the precision of products.
 import jittor as jt
 
 from models.kernels.linear import DECLARED, KIND, as_read, kind, library, precise_type
-from models.kernels.sources import BFLOAT16, MOMENTS
+from models.kernels.sources import LAYER_NORM
 
 ACTIVATIONS = (None, "quick_gelu", "gelu")
 
@@ -52,7 +52,7 @@ def mlp_gradient(gradient, x, hidden, norm, weights, activation):
 
 
 # C++. `activate` has y = a(x), or y = y a'(x), of n numbers.
-_ACTIVATIONS = MOMENTS + BFLOAT16 + r"""
+_ACTIVATIONS = LAYER_NORM + r"""
 static inline float sigmoid(float x) { return 1 / (1 + std::exp(-x)); }
 static inline float normal_share(float x) { return 0.5f * (1 + std::erf(x * 0.70710678f)); }
 struct QuickGelu {

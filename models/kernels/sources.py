@@ -1,4 +1,4 @@
-"""Source that several kernels share: a product, a softmax, moments, bfloat16, sums of a warp."""
+"""Source that several kernels share: a product, a softmax, bfloat16, a layer norm, warps' sums."""
 
 # C++; every matrix is row-major.
 SGEMM = r"""
@@ -21,31 +21,6 @@ static float softmax(const float* x, float* y, int64_t n, float factor = 1) {
     return factor * top + std::log(sum);
 }
 """
-# The mean of D numbers and 1 over their deviation. A layer norm's gradient, with h = weight ⊙ g and
-# u = (x − mean) / deviation: dx = (h − mean(h) − u mean(h ⊙ u)) / deviation.
-MOMENTS = r"""
-#include <cmath>
-#include <cstdint>
-static void moments(const float* x, int64_t D, float epsilon, float& mean, float& inverse) {
-    float sum = 0, squares = 0;
-    for (int64_t c = 0; c < D; c++) sum += x[c];
-    mean = sum / D;
-    for (int64_t c = 0; c < D; c++) squares += (x[c] - mean) * (x[c] - mean);
-    inverse = 1 / std::sqrt(squares / D + epsilon);
-}
-static void norm_gradient(const float* x, const float* weight, const float* g, int64_t D,
-                          float mean, float inverse, float* dx) {
-    float total = 0, along = 0;
-    for (int64_t c = 0; c < D; c++) {
-        total += weight[c] * g[c];
-        along += weight[c] * g[c] * (x[c] - mean) * inverse;
-    }
-    total /= D;
-    along /= D;
-    for (int64_t c = 0; c < D; c++)
-        dx[c] = inverse * (weight[c] * g[c] - total - (x[c] - mean) * inverse * along);
-}
-"""
 # Rows of float32 or of bfloat16's bits: `convert` from either to either, rounding to even.
 BFLOAT16 = r"""
 #include <cstdint>
@@ -59,6 +34,37 @@ static void convert(float x, int16_t& y) {
 static void convert(int16_t x, float& y) {
     uint32_t bits = (uint32_t)(uint16_t)x << 16;
     std::memcpy(&y, &bits, 4);
+}
+"""
+# A layer norm of a row of D numbers, and its gradient: with h = weight ⊙ g and
+# u = (x − mean) / deviation it is dx = (h − mean(h) − u mean(h ⊙ u)) / deviation.
+LAYER_NORM = BFLOAT16 + r"""
+#include <cmath>
+static void moments(const float* x, int64_t D, float epsilon, float& mean, float& inverse) {
+    float sum = 0, squares = 0;
+    for (int64_t c = 0; c < D; c++) sum += x[c];
+    mean = sum / D;
+    for (int64_t c = 0; c < D; c++) squares += (x[c] - mean) * (x[c] - mean);
+    inverse = 1 / std::sqrt(squares / D + epsilon);
+}
+template <class T>
+static void norm_row(const float* x, const float* weight, const float* bias, int64_t D,
+                     float epsilon, T* y) {
+    float mean, inverse;
+    moments(x, D, epsilon, mean, inverse);
+    for (int64_t c = 0; c < D; c++) convert((x[c] - mean) * inverse * weight[c] + bias[c], y[c]);
+}
+static void norm_gradient(const float* x, const float* weight, const float* g, int64_t D,
+                          float mean, float inverse, float* dx) {
+    float total = 0, along = 0;
+    for (int64_t c = 0; c < D; c++) {
+        total += weight[c] * g[c];
+        along += weight[c] * g[c] * (x[c] - mean) * inverse;
+    }
+    total /= D;
+    along /= D;
+    for (int64_t c = 0; c < D; c++)
+        dx[c] = inverse * (weight[c] * g[c] - total - (x[c] - mean) * inverse * along);
 }
 """
 # CUDA: a warp of 32 threads does a row, blocks are of four; so no thread waits for another warp.
